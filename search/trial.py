@@ -1,0 +1,166 @@
+"""A trial as the search sees it: a config, a state, a lineage and its observations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+Config = Mapping[str, Any]
+
+
+class TrialState(StrEnum):
+    """Each way in which a trial can be or end; they are told apart everywhere (decision 3)."""
+
+    RUNNING = "running"
+    COMPLETE = "complete"
+    """Every rung of the ladder was reported."""
+    STOPPED = "stopped"
+    """The stopping rule ended it; its observations are partial."""
+    FAILED = "failed"
+    """Its code raised; the reason holds the error."""
+    DIVERGED = "diverged"
+    """Training left the finite numbers."""
+    OUT_OF_MEMORY = "out_of_memory"
+    """It did not fit: a constraint, not a bad loss."""
+    INFEASIBLE = "infeasible"
+    """Its config breaks a rule of the family; it was never trained."""
+    LOST = "lost"
+    """Its worker died more often than allowed."""
+
+    @property
+    def is_finished(self) -> bool:
+        return self is not TrialState.RUNNING
+
+    @property
+    def has_value(self) -> bool:
+        """Whether its observations may be compared: complete or stopped by a rule."""
+        return self in (TrialState.COMPLETE, TrialState.STOPPED)
+
+
+class Decision(StrEnum):
+    """What a stopping rule says about a trial at a rung."""
+
+    CONTINUE = "continue"
+    STOP = "stop"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rung:
+    """A point of the ladder: `share` of the epochs of `fold` is trained. Index counts from 0."""
+
+    index: int
+    fold: int
+    share: float
+
+
+def ladder(n_folds: int, rungs_per_fold: int = 1) -> tuple[Rung, ...]:
+    """Return the rungs of `n_folds` folds, each visited to the end before the next begins.
+
+    Raises:
+        ValueError: Either number is below 1.
+    """
+    if n_folds < 1 or rungs_per_fold < 1:
+        raise ValueError(f"ladder: expected at least one fold and one rung a fold, found {n_folds} and {rungs_per_fold}")
+    points = [(f, (k + 1) / rungs_per_fold) for f in range(n_folds) for k in range(rungs_per_fold)]
+    return tuple(Rung(index=i, fold=f, share=s) for i, (f, s) in enumerate(points))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """What a trial reported at a rung about the fold it is in.
+
+    Attributes:
+        rung: Index of the rung.
+        fold: Fold number.
+        share: Share of the fold's epochs trained; 1 means that the fold is complete.
+        metrics: Measures on this fold's scored rows. Finite, or the trial is told as diverged.
+        n_scored: Number of scored timestamps.
+        seconds: Wall seconds of this rung.
+    """
+
+    rung: int
+    fold: int
+    share: float
+    metrics: Mapping[str, float]
+    n_scored: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A mean over folds with its standard error; `error` is None below two folds."""
+
+    mean: float
+    error: float | None
+    n_folds: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One trial. A value: the study replaces it when something happens.
+
+    Attributes:
+        number: Order of proposal, from 0.
+        trial_id: `t0000` and so on; names its files.
+        config: Active parameters and fixed values, complete.
+        origin: Which part of the optimizer proposed it: `enqueued`, `random`, `tpe`, `child`, ...
+        generation: 0 for enqueued trials and the first population.
+        parents: Trial ids of its parents.
+        seed: Seed of its training.
+        state: See `TrialState`.
+        observations: In order of rungs.
+        reason: Why it ended, where it did not complete.
+        note: What the optimizer wants back on replay; JSON values.
+        attempts: How often it was started.
+    """
+
+    number: int
+    trial_id: str
+    config: Config
+    origin: str
+    generation: int
+    parents: tuple[str, ...]
+    seed: int
+    state: TrialState = TrialState.RUNNING
+    observations: tuple[Observation, ...] = ()
+    reason: str = ""
+    note: Mapping[str, Any] = field(default_factory=dict)
+    attempts: int = 0
+
+    def observed(self, observation: Observation) -> Trial:
+        return replace(self, observations=(*self.observations, observation))
+
+    @property
+    def n_folds(self) -> int:
+        """Number of complete folds."""
+        return len(self.by_fold())
+
+    def by_fold(self) -> dict[int, Observation]:
+        """Return the observation of each complete fold."""
+        return {o.fold: o for o in self.observations if o.share >= 1.0}
+
+    def latest_by_fold(self) -> dict[int, Observation]:
+        """Return the newest observation of each visited fold, complete or not."""
+        return {o.fold: o for o in self.observations}
+
+    def estimate(self, metric: str) -> Estimate | None:
+        """Return mean and standard error of a metric over folds, weighted by scored timestamps (ANALYSIS-1).
+
+        Uses complete folds; where there is none, the partial first one. None where no fold has the metric.
+        The standard error is that of a weighted mean; folds are treated as independent here, and the analysis
+        layer, which has the timestamps, does better.
+        """
+        folds = self.by_fold() or self.latest_by_fold()
+        pairs = [(o.metrics[metric], float(o.n_scored)) for o in folds.values() if metric in o.metrics]
+        if not pairs:
+            return None
+        total = sum(w for _, w in pairs)
+        mean = sum(v * w for v, w in pairs) / total
+        if len(pairs) < 2:
+            return Estimate(mean=mean, error=None, n_folds=1)
+        n = len(pairs)
+        spread = sum((w / total) ** 2 * (v - mean) ** 2 for v, w in pairs)
+        return Estimate(mean=mean, error=math.sqrt(spread * n / (n - 1)), n_folds=n)

@@ -1,0 +1,67 @@
+"""The `data` and `folds` sections of a space file. Imports no torch: the planner reads them too."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from trainables.config import StrictModel
+
+
+class DataConfig(StrictModel):
+    """Where the market comes from."""
+
+    source: Literal["arch_sp500", "arch_nasdaq", "files"] = "arch_sp500"
+    """`arch_*`: daily bars that the arch package ships; `files`: Parquet or CSV files of yours."""
+    bars: str | None = None
+    """Path of the bars (`source: files`): columns timestamp, open, high, low, close, volume, optionally symbol."""
+    iv: str | None = None
+    """Path of a daily or intraday volatility index in percent (timestamp, close or vix); none: modelled by GARCH."""
+    timezone: str | None = None
+    """IANA zone of naive timestamps; naive timestamps without it are refused."""
+    bar_seconds: int | None = Field(default=None, gt=0)
+    """Length of a bar; none: the most frequent step of the file. Daily bars: 86400."""
+    bar_label: Literal["left", "right"] = "left"
+    """Whether a bar's timestamp is its start (left) or its end (right)."""
+    calendar: Literal["XNYS", "CMES", "24/7"] = "XNYS"
+    """Exchange calendar that gives sessions and holidays."""
+    session: Literal["rth", "all"] = "rth"
+    """`rth` keeps regular hours only; `all` keeps every bar of the file that lies in a session."""
+    price_scale: float = Field(default=1.0, gt=0)
+    """Prices are multiplied by this; 0.1 turns the S&P 500 index into SPY-like dollars."""
+    rate_ann: float = Field(default=0.02, ge=-0.1, le=0.5)
+    """Risk-free rate of the modelled chain, per year, continuously compounded."""
+    spread_frac: float = Field(default=0.02, ge=0, lt=1)
+    """Bid-ask spread of a modelled option as a fraction of its price."""
+    start: str | None = None
+    """First day used, ISO date; none: the first of the file."""
+    end: str | None = None
+    """Day after the last one used, ISO date; none: after the last of the file."""
+
+
+class FoldsConfig(StrictModel):
+    """Walk-forward folds (WF-1). Boundaries are midnights in the exchange's zone on calendar-month steps."""
+
+    mode: Literal["anchored", "rolling"] = "anchored"
+    """`anchored`: training always starts at the first row; `rolling`: it is `train_months` long."""
+    train_months: int = Field(default=6, ge=1)
+    """Length of the (first) training window."""
+    validation_months: int = Field(default=1, ge=1)
+    """Length of a validation window."""
+    step_months: int | None = Field(default=None, ge=1)
+    """Distance between folds; none: `validation_months`."""
+    test_months: int = Field(default=1, ge=1)
+    """Length of the final test period at the end of the data: the vault. No trial reads it."""
+    embargo_days: float = Field(default=0.0, ge=0)
+    """Calendar days added to the purge between the last training label and the first validation row."""
+    max_folds: Annotated[int, Field(ge=1)] | None = None
+    """Keep only the latest so many folds; none: all."""
+    purge_days: float | None = Field(default=None, ge=0)
+    """Shortest purge in calendar days; none: each row's own label end decides. Shorter than the label: refused."""
+
+    @model_validator(mode="after")
+    def _steps_do_not_overlap(self) -> FoldsConfig:
+        if self.step_months is not None and self.step_months < self.validation_months:
+            raise ValueError("step_months must not be below validation_months: validation windows would overlap")
+        return self

@@ -1,0 +1,86 @@
+"""What passes between a worker and a family: an assignment goes in, one report per rung comes out.
+
+A trial is a generator, not a callback: the caller asks for the next rung and stops a trial by not asking again. That is
+what Ray Tune's class trainable does at each `step`, and what `trainables.train` does in a plain loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+class TrialDiverged(RuntimeError):
+    """Training left the finite numbers: the trial is over, and its reason is data.
+
+    Args:
+        reason: One line: what became non-finite, in which fold and at which step.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """Everything a worker needs to know to run one trial; JSON values only, so that it crosses any border.
+
+    Attributes:
+        trial_id: Name of the trial and of its files, such as `t0007`.
+        family: Key of `trainables.catalogue`.
+        config: One point of the space, complete: it validates as the family's config.
+        data: The `data` section, resolved.
+        folds: The `folds` section, resolved.
+        reach: For each parameter of the space every value it may take (numbers: both ends). What is scored must be
+            possible for all of them, so that every trial of a search has the same scored timestamps.
+        ladder: (fold, share of the fold's epochs) of each rung, in the order in which they are visited.
+        seed: Seed of the trial.
+        run_dir: Run folder; `evidence/`, `checkpoints/` and `store/` lie below it.
+        options: How to run, not what: `engine` (`deepspeed` or `plain`), `device`, `threads`.
+    """
+
+    trial_id: str
+    family: str
+    config: Mapping[str, Any]
+    data: Mapping[str, Any]
+    folds: Mapping[str, Any]
+    reach: Mapping[str, tuple[Any, ...]]
+    ladder: tuple[tuple[int, float], ...]
+    seed: int
+    run_dir: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RungReport:
+    """What a trial knows at a rung about the fold it is in.
+
+    Attributes:
+        rung: Position in the ladder, from 0.
+        fold: Fold number, from 0, in time order.
+        share: Share of the fold's epochs that is trained, in (0, 1]; 1 means that the fold is complete.
+        metrics: Measures on this fold's validation rows. `val_loss` (the family's fixed reference loss) is always
+            there; others (`ic`, `crps`, `flatness`, `train_loss`, ...) where they are defined. A measure that is
+            undefined is absent, never NaN.
+        n_scored: Number of scored timestamps.
+        seconds: Wall seconds spent on this rung.
+    """
+
+    rung: int
+    fold: int
+    share: float
+    metrics: Mapping[str, float]
+    n_scored: int
+    seconds: float
+
+
+class RunTrial(Protocol):
+    """Run a trial rung by rung. Resumes by itself from the newest valid checkpoint below `run_dir`.
+
+    After a resume the first report is that of the newest checkpointed rung, once more: the driver may not have
+    heard it. Raises `TrialDiverged`, `torch.OutOfMemoryError`, or any error of a broken trial.
+    """
+
+    def __call__(self, assignment: Assignment) -> Iterator[RungReport]: ...
