@@ -1,0 +1,86 @@
+"""What a family adds to the shared walk over folds (`trainables.training.walk`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from trainables.config import FamilyConfig
+from trainables.data.config import DataConfig, FoldsConfig
+from trainables.data.dataset import Dataset
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """A micro-batch.
+
+    Attributes:
+        windows: (B, T, F) float32, scaled and clipped, newest row last.
+        targets: (B, K) float32, columns as `Dataset.target_names`.
+    """
+
+    windows: Tensor
+    targets: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """What a fitted model says at each scored row; becomes the fold's evidence.
+
+    Attributes:
+        loss: (n,) the family's fixed reference loss (LOSS-11), independent of training-loss settings.
+        crps: (n,) continuous ranked probability score (Brier score for a binary target), or None.
+        forecasts: horizon label (`1d`, `5m`, ...) -> (prediction, realised value), each (n,): the pairs of the IC.
+        scales: horizon label -> predicted standard deviation, (n,), where the model gives one.
+        columns: Further evidence columns by name, each (n,), such as quantiles or probabilities.
+        metrics: Further measures of the fold, such as `regime_accuracy`; finite.
+    """
+
+    loss: NDArray[np.float32]
+    crps: NDArray[np.float32] | None
+    forecasts: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
+    scales: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    columns: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+class Family(Protocol):
+    """A kind of model. One instance per family, named FAMILY, in its `trainable.py`; holds no state."""
+
+    name: str
+
+    def dataset(
+        self,
+        config: Any,
+        data: DataConfig,
+        folds: FoldsConfig,
+        reach: Mapping[str, tuple[Any, ...]],
+        store: Path,
+    ) -> Dataset:
+        """Return features, targets and label ends, without any row of the vault; cached below `store` by content."""
+        ...
+
+    def build_model(self, config: Any, feature_names: tuple[str, ...]) -> nn.Module:
+        """Return a fresh model; `model(windows_BTF)` gives the outputs that `loss` and `score` take."""
+        ...
+
+    def loss(self, config: Any, outputs: Any, batch: Batch) -> Tensor:
+        """Return the scalar training loss of a micro-batch."""
+        ...
+
+    def reference_loss(self, config: Any, outputs: Any, batch: Batch) -> Tensor:
+        """Return the (B,) reference loss (LOSS-11), differentiable: it is also what flatness is measured on."""
+        ...
+
+    def score(self, config: Any, outputs: Any, targets: Tensor) -> Score:
+        """Turn the outputs for all scored rows, (n, ...), and their targets (n, K) into a score. Called without gradients."""
+        ...
+
+
+__all__ = ["Batch", "Family", "FamilyConfig", "Score"]
