@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -393,13 +393,16 @@ def _fixed(value: Value) -> Fixed:
     return Fixed(value=value)
 
 
-Parameter = Annotated[
-    Annotated[Float, Tag("float")]
-    | Annotated[Int, Tag("int")]
-    | Annotated[Choice, Tag("choice")]
-    | Annotated[Ordered, Tag("ordered")]
-    | Annotated[Fixed, Tag("fixed")]
-    | Annotated[Value, AfterValidator(_fixed), Tag("bare")],
-    Discriminator(_tag),
-]
+if TYPE_CHECKING:
+    Parameter = Kind
+else:
+    Parameter = Annotated[
+        Annotated[Float, Tag("float")]
+        | Annotated[Int, Tag("int")]
+        | Annotated[Choice, Tag("choice")]
+        | Annotated[Ordered, Tag("ordered")]
+        | Annotated[Fixed, Tag("fixed")]
+        | Annotated[Value, AfterValidator(_fixed), Tag("bare")],
+        Discriminator(_tag),
+    ]
 """What stands under `parameters:` in a space file; a bare value becomes `Fixed`."""

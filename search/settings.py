@@ -11,13 +11,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, create_model, model_validator
 
-from search.parameters import Parameter, StrictModel, Value, shown
+from search.parameters import Parameter, StrictModel, Value
 from search.space import Problem, Space, condition_problems
 
 MOST_TRIALS = 1_000_000
 
-LOWER_IS_BETTER = ("val_loss", "train_loss", "crps", "flatness", "seconds", "n_parameters")
-HIGHER_IS_BETTER = ("ic", "rank_ic", "regime_accuracy", "accuracy")
 Metric = Literal[
     "val_loss",
     "ic",
@@ -30,6 +28,7 @@ Metric = Literal[
     "seconds",
     "n_parameters",
 ]
+HIGHER_IS_BETTER: frozenset[Metric] = frozenset({"ic", "rank_ic", "regime_accuracy", "accuracy"})
 
 
 class Asha(StrictModel):
@@ -86,7 +85,7 @@ class Objective(StrictModel):
 
     @model_validator(mode="after")
     def _right_way_up(self) -> Objective:
-        natural = "minimize" if self.metric in LOWER_IS_BETTER else "maximize"
+        natural = "maximize" if self.metric in HIGHER_IS_BETTER else "minimize"
         if self.direction != natural:
             raise ValueError(f"expected direction {natural} for {self.metric}, found {self.direction}; turn it")
         return self
@@ -170,7 +169,7 @@ class SpaceFile(StrictModel):
     """What a trial gets."""
     tracking: TrackingSection = TrackingSection()
     """The mirror in MLflow."""
-    profiles: dict[str, dict[str, Any]] = {}
+    profiles: dict[str, dict[str, Any]] = Field(default={})
     """Name -> changes to the file, chosen by `--profile`."""
 
     def space(self) -> Space:
@@ -206,11 +205,12 @@ class SpaceFile(StrictModel):
 
 def space_file_model(data: type[BaseModel], folds: type[BaseModel], families: tuple[str, ...]) -> type[SpaceFile]:
     """Return the model of a space file for the given classes of `data` and `folds` and the given families."""
+    one_of: Any = Literal[families]
     model: type[SpaceFile] = create_model(
         "SpaceFile",
         __base__=SpaceFile,
         __doc__="A search: data, folds, family, what varies, how it is searched, and how much of it.",
-        family=(Literal[families], Field(description="Kind of model.")),
+        family=(one_of, Field(description="Kind of model.")),
         data=(data, Field(default_factory=data, description="Where the market comes from.")),
         folds=(folds, Field(default_factory=folds, description="Walk-forward folds.")),
     )
@@ -234,31 +234,6 @@ def json_schema(model: type[BaseModel]) -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-IDENTITY = ("data", "folds", "family", "parameters", "search", "fidelity", "objectives")
-"""Sections that make a search what it is; the others may change when it is resumed."""
-
-
-def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return what keeps a run from being resumed with another file: one line per value that identifies the search.
-
-    Args:
-        saved: Content of the run's space file (`Document.content`).
-        now: Content of the file that it shall be resumed with.
-    """
-    found: list[str] = []
-    for section in IDENTITY:
-        _compare(section, saved.get(section), now.get(section), found)
-    return tuple(found)
-
-
-def _compare(key: str, saved: Any, now: Any, found: list[str]) -> None:
-    if isinstance(saved, Mapping) and isinstance(now, Mapping):
-        for name in dict.fromkeys((*saved, *now)):
-            _compare(f"{key}.{name}", saved.get(name), now.get(name), found)
-    elif saved != now:
-        found.append(f"{key}: expected {shown(saved)} as in the run, found {shown(now)}; start a new run instead")
-
-
 def _require_tag(definition: dict[str, Any]) -> None:
     for name in ("type", "rule"):
         field = definition.get("properties", {}).get(name, {})
@@ -268,7 +243,7 @@ def _require_tag(definition: dict[str, Any]) -> None:
 
 
 def _partial(part: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """Return a section in which no key is required; lists and parameters are replaced whole, so they stay as they are."""
+    """Return a section in which no key is required; lists and parameters are replaced whole and stay as they are."""
     if "$ref" not in part:
         return part
     name = part["$ref"].removeprefix("#/$defs/")

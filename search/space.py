@@ -252,9 +252,9 @@ def _parent_problem(name: str, parent: str, kinds: Mapping[str, Kind], allowed: 
     if not allowed:
         return "expected at least one value, found an empty list"
     # something fixed may well exclude a child: that is how a profile switches a module off
-    wrong = [] if isinstance(kind, Fixed) else [v for v in allowed if kind.objection(v) is not None]
-    if wrong:
-        return f"expected a value of {parent} ({kind.span()}), found {shown(wrong[0])}; {name} would never exist"
+    if not isinstance(kind, Fixed) and all(kind.objection(v) is not None for v in allowed):
+        found = shown(allowed[0]) if len(allowed) == 1 else shown(allowed)
+        return f"expected a value of {parent} ({kind.span()}), found {found}; {name} would never exist"
     return None
 
 

@@ -67,8 +67,8 @@ def load(
         path: The file.
         model: Pydantic class of the whole file. A method `problems()` of it is asked for what spans several places.
         profile: Name below `profiles:` whose values replace those of the file. A parameter is replaced as a whole,
-            so is a list and a mapping that names its `rule`; other mappings merge.
-        overrides: `key.key=value`, applied last, values read as in a file.
+            so is a list and a mapping that names its `rule`; other mappings merge; null removes a key.
+        overrides: `key.key=value`, applied last, values read as in a file; null removes the key.
 
     Raises:
         SpaceError: Anything is wrong; all of it, one line per problem.
@@ -133,7 +133,10 @@ def _merged(under: Node, over: Node, path: tuple[str, ...]) -> Node:
         return over
     items = dict(below)
     for key, node in above.items():
-        items[key] = _merged(below[key], node, (*path, key)) if key in below else node
+        if node.value is None:
+            items.pop(key, None)
+        else:
+            items[key] = _merged(below[key], node, (*path, key)) if key in below else node
     return _with_items(under, items, {**under.keys, **over.keys})
 
 
@@ -160,6 +163,8 @@ def _set(node: Node, path: tuple[str, ...], value: Node, flag: str) -> Node:
     key, rest = path[0], path[1:]
     empty = Node(value={}, mark=value.mark)
     if isinstance(node.value, dict):
+        if not rest and value.value is None:
+            return _with_items(node, {k: n for k, n in node.value.items() if k != key}, node.keys)
         changed = _set(node.value.get(key, empty), rest, value, flag)
         key_mark = node.keys[key] if rest and key in node.keys else value.mark
         return _with_items(node, {**node.value, key: changed}, {**node.keys, key: key_mark})

@@ -71,9 +71,8 @@ def _field_problems(space: Space, config_class: type[BaseModel]) -> Iterator[Pro
         for path, value in _written_values(name, kind):
             yield from _refused(path, name, value, config_class)
         for parent, allowed in kind.conditions.items():
-            if isinstance(space.parameters[parent], Fixed) and parent in fields:
-                for value in allowed:
-                    yield from _refused(("parameters", name, "when", parent), parent, value, config_class)
+            for value in allowed if parent in fields else ():
+                yield from _refused(("parameters", name, "when", parent), parent, value, config_class)
 
 
 def _written_values(name: str, kind: Kind) -> Iterator[tuple[tuple[str | int, ...], Any]]:
