@@ -137,7 +137,9 @@ class Journal:
         with _explained(self.path):
             for position, row in enumerate(self._connection.execute("SELECT * FROM events ORDER BY seq"), start=1):
                 if row[0] != position:
-                    raise JournalError(f"{self.path}: expected event {position}, found {row[0]}; the journal is damaged")
+                    raise JournalError(
+                        f"{self.path}: expected event {position}, found {row[0]}; the journal is damaged"
+                    )
                 yield Event(row[0], row[1], row[2], json.loads(row[3]))
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from search.trial import Observation, Trial
 
@@ -50,15 +50,3 @@ class Objective:
 
     def _signed(self, value: float) -> float:
         return value if self.direction == "min" else -value
-
-
-def objectives_from(found: Sequence[Any]) -> tuple[Objective, ...]:
-    """Build objectives from objectives or from mappings with `metric` and `direction`.
-
-    Raises:
-        ValueError: There is none, or a direction is unknown.
-    """
-    objectives = tuple(o if isinstance(o, Objective) else Objective(o["metric"], o["direction"]) for o in found)
-    if not objectives:
-        raise ValueError("objectives: expected at least one, found none; name a metric such as val_loss")
-    return objectives
