@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from search.errors import JournalError
@@ -38,22 +39,15 @@ class History:
         """Those of them that an optimizer proposed: what generations count."""
         self.n_refused = 0
         """Trials proposed and infeasible."""
+        self.last_refusal = ""
         self._trials: dict[str, Trial] = {}
         self._decisions: dict[tuple[str, int], Decision] = {}
         self._counts = dict.fromkeys(TrialState, 0)
 
     @property
-    def trials(self) -> tuple[Trial, ...]:
-        """All trials in order of number."""
-        return tuple(self._trials.values())
-
-    def trial(self, trial_id: str) -> Trial:
-        """Return a trial.
-
-        Raises:
-            KeyError: No trial has this id.
-        """
-        return self._trials[trial_id]
+    def trials(self) -> Mapping[str, Trial]:
+        """Trial id -> trial, in order of number; grows with the study."""
+        return MappingProxyType(self._trials)
 
     def counts(self) -> dict[TrialState, int]:
         """Return the number of trials in every state."""
@@ -96,6 +90,7 @@ class History:
             trial = trial_from(body)
             is_refused = trial.state is TrialState.INFEASIBLE
             self.n_refused += is_refused
+            self.last_refusal = trial.reason if is_refused else self.last_refusal
             self.n_accepted += not is_refused
             self.n_sampled += not is_refused and trial.origin != ENQUEUED
             return trial

@@ -16,7 +16,7 @@ from search.errors import ProtocolError
 from search.history import FINISHED, OBSERVED, PROPOSED, STARTED, STOPPED, History, observation_body, trial_body
 from search.journal import Event, Journal
 from search.mind import Mind
-from search.plan import Plan, plan_from, refuse_differences
+from search.charter import Charter, charter_from, refuse_differences
 from search.trial import Config, Decision, Observation, Rung, Trial, TrialState
 
 Infeasible = Callable[[Config], str | None]
@@ -37,7 +37,7 @@ class Study:
         self._listeners: list[Listener] = []
         for event in journal.events():
             mind.apply(event)
-        self._unfinished = deque(t.trial_id for t in self.trials if not t.state.is_finished)
+        self._unfinished = deque(t.trial_id for t in self.trials.values() if not t.state.is_finished)
 
     @classmethod
     def create(
@@ -55,7 +55,7 @@ class Study:
             header: More JSON for the header of the journal: `data_snapshot`, `family`, `folds` and `data` must be the
                 same for a resume, everything else is told only.
             infeasible: Says why a config cannot be trained, None where it can. Pure.
-            arguments: Those of `search.plan.Plan`: space, ladder, n_trials, objectives, optimizer, stopping, seed,
+            arguments: Those of `search.charter.Charter`: space, ladder, n_trials, objectives, optimizer, stopping, seed,
                 enqueue, population, max_infeasible.
 
         Raises:
@@ -63,9 +63,9 @@ class Study:
             JournalError: There is a journal already, or it cannot be written.
             ValueError: A number is too small, or the header is no JSON.
         """
-        plan = Plan(**arguments)
-        full = {**(header or {}), "study": plan.to_header()}
-        mind = Mind(plan, full)
+        charter = Charter(**arguments)
+        full = {**(header or {}), "study": charter.to_header()}
+        mind = Mind(charter, full)
         return cls(Journal.create(Path(path), full), mind, infeasible)
 
     @classmethod
@@ -85,11 +85,11 @@ class Study:
             SpaceError: The space differs from that of the journal; the message names the parameters.
             JournalError: Something else differs, or the journal is missing, damaged or held by a living driver.
         """
-        plan = Plan(**arguments)
+        charter = Charter(**arguments)
         journal = Journal.open(Path(path))
         try:
-            refuse_differences(str(path), journal.header, {**(header or {}), "study": plan.to_header()})
-            return cls(journal, Mind(plan, journal.header), infeasible)
+            refuse_differences(str(path), journal.header, {**(header or {}), "study": charter.to_header()})
+            return cls(journal, Mind(charter, journal.header), infeasible)
         except BaseException:
             journal.close()
             raise
@@ -102,14 +102,14 @@ class Study:
             JournalError: The journal is missing or damaged.
         """
         with Journal.read(Path(path)) as journal:
-            history = History(plan_from(journal.header["study"]).objectives, journal.header)
+            history = History(charter_from(journal.header["study"]).objectives, journal.header)
             for event in journal.events():
                 history.apply(event)
         return history
 
     @property
-    def trials(self) -> tuple[Trial, ...]:
-        """All trials in order of number."""
+    def trials(self) -> Mapping[str, Trial]:
+        """Trial id -> trial as it is now, in order of number; grows with the study."""
         return self._mind.history.trials
 
     @property
@@ -118,9 +118,14 @@ class Study:
         return self._mind.history
 
     @property
-    def plan(self) -> Plan:
+    def charter(self) -> Charter:
         """What the study is made of."""
-        return self._mind.plan
+        return self._mind.charter
+
+    @property
+    def n_trials(self) -> int:
+        """Budget of trials."""
+        return self.charter.n_trials
 
     @property
     def stop_reason(self) -> str | None:
@@ -135,7 +140,7 @@ class Study:
     @property
     def is_exhausted(self) -> bool:
         """Whether nothing more will be proposed: stopped, or the budget of trials is asked."""
-        return self.stop_reason is not None or self.history.n_accepted >= self.plan.n_trials
+        return self.stop_reason is not None or self.history.n_accepted >= self.charter.n_trials
 
     @property
     def is_done(self) -> bool:
@@ -160,12 +165,13 @@ class Study:
         Proposals that are infeasible are journaled and passed over; at `max_infeasible` the study stops.
         """
         while self._unfinished:
-            trial = self.history.trial(self._unfinished.popleft())
+            trial = self.trials[self._unfinished.popleft()]
             if not trial.state.is_finished:
                 return trial
         while not self.is_exhausted:
-            if self.history.n_refused >= self.plan.max_infeasible:
-                self.stop(f"{self.history.n_refused} proposals were infeasible, the last: {self.trials[-1].reason}")
+            if self.history.n_refused >= self.charter.max_infeasible:
+                last = self.history.last_refusal
+                self.stop(f"{self.history.n_refused} proposals were infeasible; the last: {last}")
                 return None
             trial = self._propose()
             if not trial.state.is_finished:
@@ -212,8 +218,8 @@ class Study:
         self._commit(OBSERVED, {**body, "decision": decision.value, "state": state.value, "reason": reason})
         return decision
 
-    def finish(self, trial_id: str, state: TrialState, reason: str) -> Trial:
-        """Tell that a trial ended other than by its reports; return it. A finished trial stays as it is.
+    def finish(self, trial_id: str, state: TrialState, reason: str) -> None:
+        """Tell that a trial ended other than by its reports. A finished trial stays as it is.
 
         Raises:
             ProtocolError: The trial is unknown, or still running and told to be running or complete, which only its
@@ -221,14 +227,12 @@ class Study:
         """
         trial = self._known(trial_id)
         if trial.state.is_finished:
-            return trial
+            return
         if state in (TrialState.RUNNING, TrialState.COMPLETE):
             raise ProtocolError(
                 f"{trial_id}: expected a state other than {state} after {len(trial.observations)} rungs"
             )
-        finished = self._commit(FINISHED, {"trial_id": trial_id, "state": state.value, "reason": reason})
-        assert finished is not None
-        return finished
+        self._commit(FINISHED, {"trial_id": trial_id, "state": state.value, "reason": reason})
 
     def stop(self, reason: str) -> None:
         """Propose nothing more, for good; what runs may go on. The first reason stays."""
@@ -263,12 +267,12 @@ class Study:
 
     def _known(self, trial_id: str) -> Trial:
         try:
-            return self.history.trial(trial_id)
+            return self.trials[trial_id]
         except KeyError:
             raise ProtocolError(f"{trial_id}: expected a trial of this study, found none of this id") from None
 
     def _check_rung(self, trial: Trial, observation: Observation) -> None:
-        expected = self.plan.ladder[len(trial.observations)]
+        expected = self.charter.ladder[len(trial.observations)]
         found = Rung(index=observation.rung, fold=observation.fold, share=observation.share)
         if found != expected:
             raise ProtocolError(f"{trial.trial_id}: expected a report of {expected}, found one of {found}")

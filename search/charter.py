@@ -24,7 +24,7 @@ IDENTITY = ("data_snapshot", "family", "folds", "data")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Charter:
     """The arguments of a study that its journal keeps.
 
     Raises:
@@ -66,7 +66,7 @@ class Plan:
             )
 
     def to_header(self) -> dict[str, Any]:
-        """Return the plan as JSON values; `plan_from` reads them back."""
+        """Return the charter as JSON values; `charter_from` reads them back."""
         kinds = self.space.parameters.items()
         return {
             "space": {
@@ -85,8 +85,8 @@ class Plan:
         }
 
 
-def plan_from(body: Mapping[str, Any]) -> Plan:
-    """Read what `Plan.to_header` wrote.
+def charter_from(body: Mapping[str, Any]) -> Charter:
+    """Read what `Charter.to_header` wrote.
 
     Raises:
         JournalError: The header is incomplete, or its space is not the one that its fingerprint names.
@@ -97,12 +97,14 @@ def plan_from(body: Mapping[str, Any]) -> Plan:
         rungs = tuple(Rung(index=i, fold=int(f), share=float(s)) for i, (f, s) in enumerate(body["ladder"]))
         objectives = tuple(Objective(metric, direction) for metric, direction in body["objectives"])
         rest = {key: body[key] for key in ("optimizer", "stopping", "seed", "population", *EXTENDABLE)}
-        plan = Plan(space=Space(kinds), ladder=rungs, objectives=objectives, enqueue=tuple(body["enqueue"]), **rest)
+        charter = Charter(
+            space=Space(kinds), ladder=rungs, objectives=objectives, enqueue=tuple(body["enqueue"]), **rest
+        )
     except (KeyError, TypeError, ValueError) as error:
-        raise JournalError(f"header of the journal: expected a plan, found something else: {error!r}") from error
-    if plan.space.fingerprint() != body["space"]["fingerprint"]:
+        raise JournalError(f"header of the journal: expected a charter, found something else: {error!r}") from error
+    if charter.space.fingerprint() != body["space"]["fingerprint"]:
         raise JournalError("header of the journal: its space does not have its fingerprint; the header was changed")
-    return plan
+    return charter
 
 
 def named(spelled: Named) -> tuple[str, dict[str, Any]]:
@@ -123,7 +125,7 @@ def refuse_differences(path: str, found: Mapping[str, Any], given: Mapping[str, 
 
     Args:
         path: Of the journal.
-        found: Header in the journal: `study` is a plan, other keys are the caller's.
+        found: Header in the journal: `study` is a charter, other keys are the caller's.
         given: Header that a new journal would have.
 
     Raises:
