@@ -79,7 +79,9 @@ def _d1_d2(spot: Float, discounted: Float, deviation: Float) -> tuple[Float, Flo
     """Return d1 and d2; without deviation they are plus or minus infinity, which is the payoff, and zero at the money."""
     moneyness = np.log(spot / discounted)
     with np.errstate(divide="ignore", invalid="ignore"):
-        centre = np.where(deviation > 0, moneyness / deviation, np.where(moneyness == 0, 0.0, np.inf * np.sign(moneyness)))
+        centre = np.where(
+            deviation > 0, moneyness / deviation, np.where(moneyness == 0, 0.0, np.inf * np.sign(moneyness))
+        )
     return centre + 0.5 * deviation, centre - 0.5 * deviation
 
 

@@ -13,13 +13,17 @@ def expected_payoff(spot, strike, years, volatility, rate, sign):
     deviation, drift = volatility * np.sqrt(years), (rate - 0.5 * volatility**2) * years
     kink = (np.log(strike / spot) - drift) / deviation
     low, high = (kink, 12) if sign > 0 else (-12, kink)
-    value, _ = quad(lambda z: sign * (spot * np.exp(drift + deviation * z) - strike) * norm.pdf(z), low, high, epsabs=1e-12)
+    value, _ = quad(
+        lambda z: sign * (spot * np.exp(drift + deviation * z) - strike) * norm.pdf(z), low, high, epsabs=1e-12
+    )
     return np.exp(-rate * years) * value
 
 
 @pytest.mark.requirement("DATA-18")
 @pytest.mark.parametrize("sign", [1, -1])
-@pytest.mark.parametrize(("strike", "years", "volatility"), [(460.0, 30 / 365, 0.21), (520.0, 2.0, 0.4), (471.0, 1 / 365, 0.1)])
+@pytest.mark.parametrize(
+    ("strike", "years", "volatility"), [(460.0, 30 / 365, 0.21), (520.0, 2.0, 0.4), (471.0, 1 / 365, 0.1)]
+)
 def test_price_is_the_discounted_mean_payoff(sign, strike, years, volatility):
     ours = price(SPOT, strike, years, volatility, RATE, sign)
     assert ours == pytest.approx(expected_payoff(SPOT, strike, years, volatility, RATE, sign), abs=1e-8)
@@ -43,7 +47,9 @@ def test_greeks_are_the_derivatives_of_the_price(sign):
     h = 1e-2
     assert g.delta == pytest.approx((at(SPOT + h) - at(SPOT - h)) / (2 * h), rel=1e-6)
     assert g.gamma == pytest.approx((at(SPOT + h) - 2 * at() + at(SPOT - h)) / h**2, rel=1e-5)
-    assert g.vega == pytest.approx((at(volatility=VOLATILITY + 1e-5) - at(volatility=VOLATILITY - 1e-5)) / 2e-5, rel=1e-6)
+    assert g.vega == pytest.approx(
+        (at(volatility=VOLATILITY + 1e-5) - at(volatility=VOLATILITY - 1e-5)) / 2e-5, rel=1e-6
+    )
     assert g.theta == pytest.approx(-(at(years=YEARS + 1e-6) - at(years=YEARS - 1e-6)) / 2e-6, rel=1e-6)
 
 
