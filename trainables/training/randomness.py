@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,13 +26,13 @@ def seed_all(seed: int) -> None:
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
     """Return the states of all generators as tensors."""
-    version, python, _ = random.getstate()
+    version, python, python_gauss = random.getstate()
     _, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
     state = {
         "torch": torch.get_rng_state(),
         "python": torch.tensor([version, *python], dtype=torch.int64),
         "numpy": torch.tensor([*keys.tolist(), position, has_gauss], dtype=torch.int64),
-        "numpy_gauss": torch.tensor([cached], dtype=torch.float64),
+        "gauss": torch.tensor([cached, math.nan if python_gauss is None else python_gauss], dtype=torch.float64),
     }
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
@@ -42,10 +43,10 @@ def restore_random_state(state: Mapping[str, Tensor], device: torch.device) -> N
     """Put back what `random_state` returned."""
     torch.set_rng_state(state["torch"])
     version, *python = state["python"].tolist()
-    random.setstate((version, tuple(python), None))
+    numpy_gauss, python_gauss = state["gauss"].tolist()
+    random.setstate((version, tuple(python), None if math.isnan(python_gauss) else python_gauss))
     *keys, position, has_gauss = state["numpy"].tolist()
-    gauss = float(state["numpy_gauss"])
-    np.random.set_state(("MT19937", np.array(keys, dtype=np.uint32), position, has_gauss, gauss))  # noqa: NPY002
+    np.random.set_state(("MT19937", np.array(keys, dtype=np.uint32), position, has_gauss, numpy_gauss))  # noqa: NPY002
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
 

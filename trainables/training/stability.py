@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from trainables.protocol import TrialDiverged
 from trainables.training.options import RunOptions
@@ -68,9 +69,9 @@ class Stability:
             measures |= {"grad_norm_max": self.max_norm, "grad_norm_mean": self.sum_norm / n_finite}
         return measures
 
-    def to_json(self) -> dict[str, float]:
+    def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, values: Mapping[str, float]) -> Stability:
-        return cls(**{name: cls.__annotations__[name] == "int" and int(v) or v for name, v in values.items()})
+    def from_json(cls, values: Mapping[str, Any]) -> Stability:
+        return cls(**values)
