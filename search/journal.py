@@ -1,0 +1,329 @@
+"""The journal: an append-only event log in one SQLite file, and the lease that keeps a second driver out.
+
+WAL with `synchronous=FULL`: an event is on disk before `append` returns. Bodies are JSON, so anyone may open the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from search.errors import JournalError
+
+APPLICATION_ID = 0x434F4E44
+"""`COND`: SQLite's own mark of whose file this is."""
+SCHEMA_VERSION = 1
+LEASE_SECONDS = 60.0
+"""A driver that has shown no sign of life for so long has lost its lease."""
+
+_SCHEMA = """
+CREATE TABLE header(body TEXT NOT NULL);
+CREATE TABLE events(seq INTEGER PRIMARY KEY, time_utc TEXT NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL);
+CREATE TABLE lease(host TEXT, boot TEXT, pid INTEGER, born TEXT, token TEXT, beat INTEGER, beat_s REAL, time_s REAL);
+INSERT INTO lease VALUES (NULL, NULL, NULL, NULL, NULL, 0, 0, 0);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of the journal: position from 1, time with zone, kind and JSON body."""
+
+    seq: int
+    time_utc: str
+    kind: str
+    body: Mapping[str, Any]
+
+
+class Journal:
+    """The event log of one study. Made by `create`, `open` (the one writer) or `read` (anyone).
+
+    Raises:
+        JournalError: From every method, where the file cannot be used; the message names it and says what to do.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, token: str | None) -> None:
+        self.path = path
+        self._connection = connection
+        self._token = token
+        self._closed = threading.Event()
+        with _explained(path):
+            self.header: Mapping[str, Any] = json.loads(_one(connection, "SELECT body FROM header"))
+        if token is not None:
+            beat = threading.Thread(target=_keep_lease, args=(path, token, self._closed), daemon=True, name="lease")
+            beat.start()
+
+    @classmethod
+    def create(cls, path: Path, header: Mapping[str, Any]) -> Journal:
+        """Write a new journal with its header and take the lease.
+
+        The file appears under its name only when it is whole.
+
+        Raises:
+            JournalError: The file exists already, or its folder cannot be written to.
+        """
+        if path.exists():
+            raise JournalError(f"{path}: expected no journal yet, found one; use --resume, or another --out")
+        draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        draft.unlink(missing_ok=True)
+        with _explained(path), closing(_connect(draft)) as connection:
+            connection.executescript(f"PRAGMA journal_mode=DELETE; PRAGMA synchronous=FULL; BEGIN; {_SCHEMA} COMMIT;")
+            connection.execute("INSERT INTO header VALUES (?)", (to_json(header),))
+            connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        with _explained(path):
+            os.link(draft, path)
+            draft.unlink()
+            _sync_folder(path.parent)
+        return cls.open(path)
+
+    @classmethod
+    def open(cls, path: Path) -> Journal:
+        """Open a journal to write on, after a check of its integrity.
+
+        Raises:
+            JournalError: No such file, not a journal, damaged, of a newer version, or held by a living driver.
+        """
+        connection = _connect_checked(path)
+        with _explained(path):
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            token = _take_lease(path, connection)
+        return cls(path, connection, token)
+
+    @classmethod
+    def read(cls, path: Path) -> Journal:
+        """Open a journal to look at it; needs no lease.
+
+        Raises:
+            JournalError: No such file, not a journal, damaged, or of a newer version.
+        """
+        connection = _connect_checked(path)
+        connection.execute("PRAGMA query_only=ON")
+        return cls(path, connection, None)
+
+    def append(self, kind: str, body: Mapping[str, Any]) -> Event:
+        """Commit one event and return it as a reader would see it.
+
+        Raises:
+            JournalError: Another driver has taken the lease over, the disk is full, or the file is read-only.
+            ValueError: The body holds something that JSON has no word for.
+        """
+        text, time_utc = to_json(body), datetime.now(UTC).isoformat(timespec="milliseconds")
+        with _explained(self.path), _transaction(self._connection):
+            self._prove_lease()
+            row = self._connection.execute(
+                "INSERT INTO events(time_utc, kind, body) VALUES (?, ?, ?)", (time_utc, kind, text)
+            )
+        assert row.lastrowid is not None
+        return Event(row.lastrowid, time_utc, kind, json.loads(text))
+
+    def events(self) -> Iterator[Event]:
+        """Yield all events in order.
+
+        Raises:
+            JournalError: A line is missing or cannot be read.
+        """
+        with _explained(self.path):
+            for position, row in enumerate(self._connection.execute("SELECT * FROM events ORDER BY seq"), start=1):
+                if row[0] != position:
+                    raise JournalError(
+                        f"{self.path}: expected event {position}, found {row[0]}; the journal is damaged"
+                    )
+                yield Event(row[0], row[1], row[2], json.loads(row[3]))
+
+    def close(self) -> None:
+        """Give the lease back and close the file; a second call does nothing."""
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        try:
+            if self._token is not None:
+                self._connection.execute(
+                    "UPDATE lease SET host=NULL, pid=NULL, token=NULL WHERE token=?", (self._token,)
+                )
+        except sqlite3.Error as error:
+            raise JournalError(f"{self.path}: could not give the lease back: {error}") from error
+        finally:
+            self._connection.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self._closed.set()
+
+    def _prove_lease(self) -> None:
+        token, host, pid = self._connection.execute("SELECT token, host, pid FROM lease").fetchone()
+        if self._token is None:
+            raise JournalError(f"{self.path}: opened to read only")
+        if token != self._token:
+            raise JournalError(f"{self.path}: the lease was taken over by {host}:{pid}; this driver must end")
+
+
+def to_json(value: Any) -> str:
+    """Write a value as JSON: floats keep every bit, NaN and infinity are refused.
+
+    Raises:
+        ValueError: The value holds NaN, infinity or something that is no JSON.
+    """
+    try:
+        return json.dumps(value, allow_nan=False, separators=(",", ":"))
+    except TypeError as error:
+        raise ValueError(f"expected JSON values only: {error}") from error
+
+
+# The lease. On this host the dead are known by their pid, and age is told by the monotonic clock that all processes of
+# one boot share; a jump of the wall clock moves nothing. From another host the wall clock is a hint only: the lease is
+# taken over when it looks expired and its counter then stands still for a whole beat.
+
+
+def _take_lease(path: Path, connection: sqlite3.Connection, lease_s: float = LEASE_SECONDS) -> str:
+    seen = connection.execute("SELECT host, boot, pid, born, token, beat, beat_s, time_s FROM lease").fetchone()
+    host, boot, pid, born, token, beat, beat_s, time_s = seen
+    if token is not None and _is_held(connection, host, boot, pid, born, beat, beat_s, time_s, lease_s):
+        raise JournalError(
+            f"{path}: study locked by {host}:{pid}, which is alive; wait for it to end, or stop it and repeat"
+        )
+    mine = secrets.token_hex(8)
+    with _transaction(connection):
+        taken = connection.execute(
+            "UPDATE lease SET host=?, boot=?, pid=?, born=?, token=?, beat=beat+1, beat_s=?, time_s=? WHERE token IS ?",
+            (_host(), _boot(), os.getpid(), _born(os.getpid()), mine, time.monotonic(), time.time(), token),
+        )
+    if taken.rowcount != 1:
+        raise JournalError(f"{path}: study locked by a driver that came first; wait for it to end")
+    return mine
+
+
+def _is_held(
+    connection: sqlite3.Connection,
+    host: str,
+    boot: str,
+    pid: int,
+    born: str,
+    beat: int,
+    beat_s: float,
+    time_s: float,
+    lease_s: float,
+) -> bool:
+    if host == _host():
+        return boot == _boot() and _is_alive(pid, born) and time.monotonic() - beat_s < lease_s
+    if abs(time.time() - time_s) < lease_s:
+        return True
+    time.sleep(lease_s / 4)
+    return bool(_one(connection, "SELECT beat FROM lease") != beat)
+
+
+def _keep_lease(path: Path, token: str, closed: threading.Event, lease_s: float = LEASE_SECONDS) -> None:
+    while not closed.wait(lease_s / 6):
+        try:
+            with closing(_connect(path)) as connection, _transaction(connection):
+                connection.execute(
+                    "UPDATE lease SET beat=beat+1, beat_s=?, time_s=? WHERE token=?",
+                    (time.monotonic(), time.time(), token),
+                )
+        except sqlite3.Error:
+            continue  # a busy or full disk: the next beat may succeed, and `append` says what is wrong
+
+
+def _host() -> str:
+    return socket.gethostname()
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _born(pid: int) -> str:
+    """Return the start time of a process in clock ticks since boot: tells a reused pid; empty where unknown."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
+
+
+def _is_alive(pid: int, born: str) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return not born or _born(pid) == born
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, isolation_level=None, timeout=20.0, check_same_thread=False)
+
+
+def _connect_checked(path: Path) -> sqlite3.Connection:
+    if not path.is_file():
+        raise JournalError(f"{path}: expected a journal, found no such file; is this a run folder?")
+    with _explained(path):
+        connection = _connect(path)
+        try:
+            if _one(connection, "PRAGMA application_id") != APPLICATION_ID:
+                raise JournalError(f"{path}: expected a journal of a search, found another SQLite file")
+            version = _one(connection, "PRAGMA user_version")
+            if version > SCHEMA_VERSION:
+                raise JournalError(
+                    f"{path}: expected schema version {SCHEMA_VERSION} or older, found {version}; update the program"
+                )
+            found = _one(connection, "PRAGMA integrity_check")
+            if found != "ok":
+                raise JournalError(f"{path}: the journal is damaged ({found}); restore a snapshot of it")
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def _one(connection: sqlite3.Connection, query: str) -> Any:
+    row = connection.execute(query).fetchone()
+    if row is None:
+        raise sqlite3.DatabaseError(f"no row for {query}")
+    return row[0]
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OSError, json.JSONDecodeError) as error:
+        raise JournalError(f"{path}: the journal cannot be used: {error}; check the disk, or restore a copy") from error
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
