@@ -5,12 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Protocol
+from zoneinfo import ZoneInfo
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rich.console import Console
 from rich.table import Table
 
+from .seeding import generator
+from .settings import SpaceFile
+from .space import Space
 from .trial import Rung
+from .validity import infeasible_reason
 
 CPU_FLOPS = 8e9
 """Floating-point operations a second that small float32 models reach on one core here (measured order of magnitude)."""
@@ -60,7 +69,6 @@ class Plan:
     n_concurrent: int
     on_gpu: bool
     points: Sequence[Mapping[str, Any]]
-    warnings: Sequence[str]
 
 
 def expected_visits(n_trials: int, ladder: Sequence[Rung], milestones: Sequence[int], eta: int) -> list[float]:
@@ -79,6 +87,93 @@ def training_seconds(flops_a_fold: float, visits: Sequence[float], rungs_per_fol
     """Return the expected seconds of training of all trials one after another, from operations of one trial's fold."""
     rate = GPU_FLOPS if on_gpu else CPU_FLOPS
     return sum(visits) / rungs_per_fold * flops_a_fold / rate
+
+
+class Outline(Protocol):
+    """What the plan reads of the market: `trainables.data.loader.MarketOutline`."""
+
+    @property
+    def plan(self) -> Any: ...
+    @property
+    def known_time(self) -> NDArray[np.int64]: ...
+    @property
+    def marks(self) -> Mapping[str, str]: ...
+
+
+def gather(spec: SpaceFile, config_class: Any, market: Outline, ladder: Sequence[Rung], seed: int) -> Plan:
+    """Return the plan of a search that was checked.
+
+    Args:
+        spec: The space file.
+        config_class: The family's config; its formulas give sizes without building a model.
+        market: Folds, times of the bars and marks.
+        ladder: The rungs.
+        seed: Of the search; draws the points that are shown.
+    """
+    space, stopping = spec.space(), spec.search.stopping
+    eta = stopping.eta if stopping.rule == "asha" else 1
+    milestones = [stopping.min_folds * eta**k for k in range(20)] if stopping.rule == "asha" else []
+    visits = expected_visits(spec.budget.trials, ladder, milestones, eta)
+    sizes = sorted(_sizes(space, config_class, seed), key=lambda size: size.n_parameters)
+    folds = fold_dates(market)
+    typical = config_class(**sizes[len(sizes) // 2].config)
+    n_rows = sum(fold.n_train for fold in folds) / len(folds)
+    on_gpu = spec.resources.gpus_per_trial > 0
+    flops = 3 * typical.forward_flops() * n_rows * typical.epochs
+    times = market.known_time
+    return Plan(
+        family=spec.family,
+        data=f"{getattr(spec.data, 'source', '')}: {len(times):,} bars, {day(times[0])} to {day(times[-1])}",
+        marks=market.marks,
+        parameters=[(row.name, row.span, row.when) for row in space.describe()],
+        folds=folds,
+        vault=(day(market.plan.vault_start), day(market.plan.vault_end - 1)),
+        ladder=ladder,
+        visits=visits,
+        n_trials=spec.budget.trials,
+        optimizer=spec.search.optimizer,
+        stopping=f"asha, one in {eta} goes on" if milestones else "none",
+        smallest=sizes[0],
+        largest=sizes[-1],
+        seconds=training_seconds(flops, visits, spec.fidelity.rungs_per_fold, on_gpu=on_gpu),
+        n_concurrent=spec.resources.max_concurrent or 1,
+        on_gpu=on_gpu,
+        points=[space.sample(generator(seed, "plan", i)) for i in range(3)],
+    )
+
+
+def fold_dates(market: Outline) -> list[FoldDates]:
+    """Return the folds as ISO dates in New York with their numbers of bars before purging."""
+    times = market.known_time
+
+    def count(start: int, end: int) -> int:
+        return int(np.searchsorted(times, end) - np.searchsorted(times, start))
+
+    return [
+        FoldDates(
+            train_start=day(max(w.train_start, int(times[0]))),
+            train_end=day(w.train_end - 1),
+            validation_start=day(w.validation_start),
+            validation_end=day(w.validation_end - 1),
+            n_train=count(w.train_start, w.train_end),
+            n_validation=count(w.validation_start, w.validation_end),
+        )
+        for w in market.plan.windows
+    ]
+
+
+def day(instant_ns: int) -> str:
+    """Return the ISO date in New York of an instant, ns UTC."""
+    return datetime.fromtimestamp(int(instant_ns) / 1e9, UTC).astimezone(ZoneInfo("America/New_York")).date().isoformat()
+
+
+def _sizes(space: Space, config_class: Any, seed: int) -> list[ModelSize]:
+    """Return the sizes of feasible configs: both corners of the space and 200 points of it."""
+    corners = [space.decode(np.full(len(space.parameters), end)) for end in (0.0, 1.0)]
+    drawn = [space.sample(generator(seed, "sizes", i)) for i in range(200)]
+    feasible = [c for c in (*corners, *drawn) if infeasible_reason(c, config_class) is None]
+    models = [(c, config_class(**c)) for c in feasible]
+    return [ModelSize(n_parameters=m.n_parameters(), memory_bytes=m.memory_bytes(), config=c) for c, m in models]
 
 
 def show(console: Console, plan: Plan) -> None:
@@ -102,8 +197,6 @@ def show(console: Console, plan: Plan) -> None:
     console.print("three points of the space:")
     for point in plan.points:
         console.print("  " + ", ".join(f"{k}={_value(v)}" for k, v in point.items()), style="dim", highlight=False)
-    for warning in plan.warnings:
-        console.print(f"[yellow]warning: {warning}[/yellow]")
 
 
 def _parameters(plan: Plan) -> Table:
