@@ -205,8 +205,8 @@ def _why_untrained(window: FoldWindow, dataset: Dataset, in_training: NDArray[np
     usable = in_training & dataset.usable
     kept = usable & (dataset.label_end < limit)
     return (
-        f"of {int(in_training.sum())} rows {int(usable.sum())} have features and a label, {int(kept.sum())} a label known "
-        f"before {_day(limit)} less purge_days; raise folds.train_months or shorten the labels"
+        f"of {int(in_training.sum())} rows {int(usable.sum())} have features and a label, {int(kept.sum())} a label "
+        f"known before {_day(limit)} less purge_days; raise folds.train_months or shorten the labels"
     )
 
 

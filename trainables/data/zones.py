@@ -17,7 +17,7 @@ NS_PER_DAY = 86_400 * NS_PER_SECOND
 
 
 def instant(day: date, clock: time, zone: str = NEW_YORK) -> int:
-    """Return ns UTC of a wall-clock time on a day. Where the clock shows it twice, the first; where never, one hour on."""
+    """Return ns UTC of a wall-clock time on a day: the first where the clock shows it twice, an hour on where never."""
     return round(datetime.combine(day, clock, ZoneInfo(zone)).timestamp()) * NS_PER_SECOND
 
 

@@ -56,7 +56,7 @@ def greeks(
 ) -> Greeks:
     """Return delta, gamma, vega and theta; arguments as in `price`, with `years` and `volatility` above zero.
 
-    They satisfy vega = gamma spot^2 volatility years, and theta = -1/2 volatility^2 spot^2 gamma where the rate is zero.
+    They satisfy vega = gamma spot^2 volatility years, and where the rate is zero theta = -1/2 volatility^2 spot^2 gamma.
     At expiry, or without volatility, gamma, vega and theta do not exist: NaN.
     """
     spot, strike, years, volatility, rate, sign = _floats(spot, strike, years, volatility, rate, is_call)
@@ -76,7 +76,7 @@ def greeks(
 
 
 def _d1_d2(spot: Float, discounted: Float, deviation: Float) -> tuple[Float, Float]:
-    """Return d1 and d2; without deviation they are plus or minus infinity, which is the payoff, and zero at the money."""
+    """Return d1 and d2; without deviation plus or minus infinity, which gives the payoff, and zero at the money."""
     moneyness = np.log(spot / discounted)
     with np.errstate(divide="ignore", invalid="ignore"):
         centre = np.where(

@@ -9,7 +9,7 @@ SPOT, STRIKE, YEARS, VOLATILITY, RATE = 472.5, 460.0, 30 / 365, 0.21, 0.04
 
 
 def expected_payoff(spot, strike, years, volatility, rate, sign):
-    """Price as the discounted mean payoff over the lognormal law, by quadrature: no formula of Black and Scholes in it."""
+    """Price as the discounted mean payoff over the lognormal law, by quadrature: nobody's closed formula."""
     deviation, drift = volatility * np.sqrt(years), (rate - 0.5 * volatility**2) * years
     kink = (np.log(strike / spot) - drift) / deviation
     low, high = (kink, 12) if sign > 0 else (-12, kink)
