@@ -64,7 +64,9 @@ def replay(path: Path) -> Replayed:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Replay the journal of a run folder and print what was found; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m search.replay", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m search.replay", description="Search again from a journal, and compare."
+    )
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="run folder, holds journal.sqlite")
     path = parser.parse_args(arguments).run_dir / JOURNAL
     try:
