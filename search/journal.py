@@ -138,6 +138,8 @@ class Journal:
         text, time_utc = to_json(body), datetime.now(UTC).isoformat(timespec="milliseconds")
         seq = self._seq + 1
         chain = _link(self._chain, f"{seq} {time_utc} {kind} {text}")
+        if self._token is None:
+            raise JournalError(f"{self.path}: opened to read only; nothing was written")
         with _explained(self.path), _transaction(self._connection):
             self._prove_lease()
             self._connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?)", (seq, time_utc, kind, text, chain))
@@ -148,15 +150,18 @@ class Journal:
         """Yield all events in order.
 
         Raises:
-            JournalError: A line is missing or cannot be read.
+            JournalError: A line is missing, was changed, or cannot be read.
         """
+        chain = self._begin
         with _explained(self.path):
-            for position, row in enumerate(self._connection.execute("SELECT * FROM events ORDER BY seq"), start=1):
-                if row[0] != position:
+            rows = self._connection.execute("SELECT seq, time_utc, kind, body, chain FROM events ORDER BY seq")
+            for position, (seq, time_utc, kind, text, found) in enumerate(rows, start=1):
+                chain = _link(chain, f"{seq} {time_utc} {kind} {text}")
+                if seq != position or chain != found:
                     raise JournalError(
-                        f"{self.path}: expected event {position}, found {row[0]}; the journal is damaged"
+                        f"{self.path}: event {position} is missing or was changed; restore a copy of the journal"
                     )
-                yield Event(row[0], row[1], row[2], json.loads(row[3]))
+                yield Event(seq, time_utc, kind, json.loads(text))
 
     def close(self) -> None:
         """Give the lease back and close the file; a second call does nothing."""
@@ -184,8 +189,6 @@ class Journal:
 
     def _prove_lease(self) -> None:
         token, host, pid = self._connection.execute("SELECT token, host, pid FROM lease").fetchone()
-        if self._token is None:
-            raise JournalError(f"{self.path}: opened to read only")
         if token != self._token:
             raise JournalError(f"{self.path}: the lease was taken over by {host}:{pid}; this driver must end")
 
@@ -321,7 +324,7 @@ def _connect_checked(path: Path) -> sqlite3.Connection:
                 )
             found = _one(connection, "PRAGMA integrity_check")
             if found != "ok":
-                raise JournalError(f"{path}: the journal is damaged ({found}); restore a snapshot of it")
+                raise JournalError(f"{path}: the journal is damaged ({found.splitlines()[0]}); restore a copy of it")
         except BaseException:
             connection.close()
             raise
