@@ -1,0 +1,170 @@
+"""What a study is made of, as arguments and as the JSON in the header of its journal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from search.errors import JournalError, SpaceError
+from search.journal import to_json
+from search.objective import Objective
+from search.parameters import KINDS
+from search.space import Space
+from search.trial import Rung
+
+Named = str | Mapping[str, Any]
+"""An optimizer or a stopping rule: its name, or a mapping with `name` and its settings."""
+
+EXTENDABLE = ("n_trials", "max_infeasible")
+"""What may change when a study is resumed: they say how long it goes on, not what it does."""
+IDENTITY = ("data_snapshot", "family", "folds", "data")
+"""Keys of the caller's header that may not change; all others (commit, versions) are told only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Charter:
+    """The arguments of a study that its journal keeps.
+
+    Raises:
+        SpaceError: An enqueued config is not a point of the space.
+        ValueError: A number is too small, or there is no rung or objective.
+
+    Attributes:
+        space: What may vary.
+        ladder: Rungs of a complete trial, in order.
+        objectives: At least one; the first decides about stopping and about the best.
+        optimizer: Name, or mapping with `name` and settings.
+        stopping: Name, or mapping with `name` and settings.
+        seed: Zero or more; everything random follows from it.
+        n_trials: Trials to start; those that are infeasible from the outset do not count.
+        enqueue: Configs that come first; defaults fill them up.
+        population: Trials per generation (SEARCH-1).
+        max_infeasible: Infeasible proposals after which the study gives up.
+    """
+
+    space: Space
+    ladder: Sequence[Rung]
+    n_trials: int
+    objectives: Sequence[Objective] = (Objective(),)
+    optimizer: Named = "tpe"
+    stopping: Named = "asha"
+    seed: int = 0
+    enqueue: Sequence[Mapping[str, Any]] = ()
+    population: int = 16
+    max_infeasible: int = 1000
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "enqueue", check_enqueued(self.space, self.enqueue))
+        if not self.objectives or not self.ladder:
+            raise ValueError("study: expected at least one objective and one rung, found none")
+        if min(self.n_trials, self.population, self.max_infeasible) < 1 or self.seed < 0:
+            raise ValueError(
+                "study: expected n_trials, population and max_infeasible of 1 or more and a seed of 0 or more, "
+                f"found {self.n_trials}, {self.population}, {self.max_infeasible} and {self.seed}"
+            )
+
+    def to_header(self) -> dict[str, Any]:
+        """Return the charter as JSON values; `charter_from` reads them back."""
+        kinds = self.space.parameters.items()
+        return {
+            "space": {
+                "fingerprint": self.space.fingerprint(),
+                "parameters": {name: kind.model_dump(mode="json") for name, kind in kinds},
+            },
+            "ladder": [[rung.fold, rung.share] for rung in self.ladder],
+            "objectives": [[objective.metric, objective.direction] for objective in self.objectives],
+            "optimizer": _spelled(self.optimizer),
+            "stopping": _spelled(self.stopping),
+            "seed": self.seed,
+            "n_trials": self.n_trials,
+            "enqueue": [dict(config) for config in self.enqueue],
+            "population": self.population,
+            "max_infeasible": self.max_infeasible,
+        }
+
+
+def charter_from(body: Mapping[str, Any]) -> Charter:
+    """Read what `Charter.to_header` wrote.
+
+    Raises:
+        JournalError: The header is incomplete, or its space is not the one that its fingerprint names.
+    """
+    try:
+        parameters = body["space"]["parameters"]
+        kinds = {n: KINDS[k.get("type", "fixed")].model_validate_json(json.dumps(k)) for n, k in parameters.items()}
+        rungs = tuple(Rung(index=i, fold=int(f), share=float(s)) for i, (f, s) in enumerate(body["ladder"]))
+        objectives = tuple(Objective(metric, direction) for metric, direction in body["objectives"])
+        rest = {key: body[key] for key in ("optimizer", "stopping", "seed", "population", *EXTENDABLE)}
+        charter = Charter(
+            space=Space(kinds), ladder=rungs, objectives=objectives, enqueue=tuple(body["enqueue"]), **rest
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise JournalError(f"header of the journal: expected a charter, found something else: {error!r}") from error
+    if charter.space.fingerprint() != body["space"]["fingerprint"]:
+        raise JournalError("header of the journal: its space does not have its fingerprint; the header was changed")
+    return charter
+
+
+def named(spelled: Named) -> tuple[str, dict[str, Any]]:
+    """Split a name with its settings.
+
+    Raises:
+        SpaceError: The mapping has no name.
+    """
+    if isinstance(spelled, str):
+        return spelled, {}
+    if "name" not in spelled:
+        raise SpaceError(f"expected a name, found only settings {dict(spelled)}; add name")
+    return str(spelled["name"]), {key: value for key, value in spelled.items() if key != "name"}
+
+
+def refuse_differences(path: str, found: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Refuse to resume a study of another space, or of anything else that decides what its trials mean.
+
+    Args:
+        path: Of the journal.
+        found: Header in the journal: `study` is a charter, other keys are the caller's.
+        given: Header that a new journal would have.
+
+    Raises:
+        SpaceError: The space differs; names the parameters.
+        JournalError: Something else differs; names all of it.
+    """
+    given = json.loads(to_json(given))
+    was, now = found["study"], given["study"]
+    before, after = was["space"]["parameters"], now["space"]["parameters"]
+    changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    if changed:
+        raise SpaceError(
+            f"{path}: expected the space of this run, found another in {', '.join(changed)}; "
+            "use the space of the run, or start a new one with --out"
+        )
+    keys = [key for key in now if key not in EXTENDABLE and was.get(key) != now[key]]
+    keys += [key for key in IDENTITY if found.get(key) != given.get(key)]
+    if keys:
+        raise JournalError(
+            f"{path}: expected the run's own {', '.join(keys)}, found different; "
+            "give what the run was started with, or start a new one with --out"
+        )
+
+
+def check_enqueued(space: Space, configs: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    """Return the configs, completed by defaults.
+
+    Raises:
+        SpaceError: One of them is not a point of the space.
+    """
+    complete = []
+    for position, config in enumerate(configs):
+        try:
+            complete.append(json.loads(to_json(space.complete(config))))
+        except SpaceError as error:
+            raise SpaceError(tuple(f"search.enqueue.{position}: {problem}" for problem in error.problems)) from error
+    return tuple(complete)
+
+
+def _spelled(given: Named) -> dict[str, Any]:
+    name, settings = named(given)
+    return {"name": name, **settings}

@@ -1,0 +1,147 @@
+"""What the events of a journal say: the trials of a study, and nothing that decides.
+
+`History.apply` is the only place where a trial changes, live and on replay alike.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+from search.errors import JournalError
+from search.journal import Event
+from search.objective import Objective
+from search.trial import Decision, Observation, Trial, TrialState
+
+ENQUEUED = "enqueued"
+"""Origin of the trials that the user asked for."""
+PROPOSED, STARTED, OBSERVED, FINISHED, STOPPED = "proposed", "started", "observed", "finished", "stopped"
+
+
+class History:
+    """The trials of a study, as its events tell them.
+
+    Args:
+        objectives: At least one; `best` goes by the first.
+        header: Header of the journal.
+    """
+
+    def __init__(self, objectives: Sequence[Objective], header: Mapping[str, Any]) -> None:
+        self.objectives = tuple(objectives)
+        self.header = header
+        self.stop_reason: str | None = None
+        self.n_accepted = 0
+        """Trials proposed and feasible: what the budget counts."""
+        self.n_sampled = 0
+        """Those of them that an optimizer proposed: what generations count."""
+        self.n_refused = 0
+        """Trials proposed and infeasible."""
+        self.last_refusal = ""
+        self._trials: dict[str, Trial] = {}
+        self._decisions: dict[tuple[str, int], Decision] = {}
+        self._counts = dict.fromkeys(TrialState, 0)
+
+    @property
+    def trials(self) -> Mapping[str, Trial]:
+        """Trial id -> trial, in order of number; grows with the study."""
+        return MappingProxyType(self._trials)
+
+    def counts(self) -> dict[TrialState, int]:
+        """Return the number of trials in every state."""
+        return dict(self._counts)
+
+    def best(self) -> Trial | None:
+        """Return the complete trial with the best first objective; the first of equals; None where there is none."""
+        complete = [t for t in self._trials.values() if t.state is TrialState.COMPLETE]
+        ranked = [(loss, t.number, t) for t in complete if (loss := self.objectives[0].loss(t)) is not None]
+        return min(ranked)[2] if ranked else None
+
+    def decision(self, trial_id: str, rung: int) -> Decision | None:
+        """Return what was decided at a rung of a trial; None where it was not heard yet."""
+        return self._decisions.get((trial_id, rung))
+
+    def apply(self, event: Event) -> Trial | None:
+        """Take one event in; return the trial that it changed, if any.
+
+        Raises:
+            JournalError: The event speaks of a trial or in a way that this program does not know.
+        """
+        try:
+            changed = self._changed(event.kind, event.body)
+        except (KeyError, ValueError, TypeError) as error:
+            raise JournalError(f"event {event.seq} ({event.kind}): cannot be understood: {error!r}") from error
+        if changed is None:
+            return None
+        before = self._trials.get(changed.trial_id)
+        if before is not None:
+            self._counts[before.state] -= 1
+        self._counts[changed.state] += 1
+        self._trials[changed.trial_id] = changed
+        return changed
+
+    def _changed(self, kind: str, body: Mapping[str, Any]) -> Trial | None:
+        if kind == STOPPED:
+            self.stop_reason = body["reason"]
+            return None
+        if kind == PROPOSED:
+            trial = trial_from(body)
+            is_refused = trial.state is TrialState.INFEASIBLE
+            self.n_refused += is_refused
+            self.last_refusal = trial.reason if is_refused else self.last_refusal
+            self.n_accepted += not is_refused
+            self.n_sampled += not is_refused and trial.origin != ENQUEUED
+            return trial
+        trial = self._trials[body["trial_id"]]
+        if kind == STARTED:
+            return replace(trial, attempts=body["attempt"])
+        if kind == FINISHED:
+            return replace(trial, state=TrialState(body["state"]), reason=body["reason"])
+        if kind != OBSERVED:
+            raise ValueError(f"expected a known kind of event, found {kind!r}")
+        observation = observation_from(body["observation"])
+        self._decisions[trial.trial_id, observation.rung] = Decision(body["decision"])
+        state = TrialState(body["state"])
+        heard = trial if state is TrialState.DIVERGED else trial.observed(observation)
+        return replace(heard, state=state, reason=body["reason"])
+
+
+def trial_body(trial: Trial) -> dict[str, Any]:
+    """Write a trial that has just been proposed as JSON values."""
+    return {
+        "number": trial.number,
+        "trial_id": trial.trial_id,
+        "config": dict(trial.config),
+        "origin": trial.origin,
+        "generation": trial.generation,
+        "parents": list(trial.parents),
+        "seed": trial.seed,
+        "state": trial.state.value,
+        "reason": trial.reason,
+        "note": dict(trial.note),
+    }
+
+
+def trial_from(body: Mapping[str, Any]) -> Trial:
+    """Read what `trial_body` wrote."""
+    known = {**body, "parents": tuple(body["parents"]), "state": TrialState(body["state"])}
+    return Trial(**known)
+
+
+def observation_body(observation: Observation) -> dict[str, Any]:
+    """Write an observation as JSON values; numbers that are not finite become text."""
+    return {
+        "rung": observation.rung,
+        "fold": observation.fold,
+        "share": observation.share,
+        "metrics": {name: v if math.isfinite(v) else str(v) for name, v in observation.metrics.items()},
+        "n_scored": observation.n_scored,
+        "seconds": observation.seconds,
+    }
+
+
+def observation_from(body: Mapping[str, Any]) -> Observation:
+    """Read what `observation_body` wrote."""
+    return Observation(**{**body, "metrics": {name: float(v) for name, v in body["metrics"].items()}})

@@ -1,0 +1,96 @@
+"""What decides in a study; it writes nothing, so that live search and replay share it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from search import optimizers, stopping
+from search.charter import Charter, named
+from search.errors import ProtocolError
+from search.history import ENQUEUED, STARTED, History
+from search.journal import Event, to_json
+from search.objective import Objective
+from search.optimizers import Proposal
+from search.seeding import seed_for
+from search.trial import Decision, Observation, Trial, TrialState
+
+
+class Mind:
+    """Optimizer and stopping rule over a history.
+
+    Args:
+        charter: Of the study.
+        header: Header of its journal.
+    """
+
+    def __init__(self, charter: Charter, header: Mapping[str, Any]) -> None:
+        self.charter = charter
+        self.history = History(charter.objectives, header)
+        name, settings = named(charter.optimizer)
+        self._optimizer = optimizers.make(
+            name,
+            charter.space,
+            objectives=charter.objectives,
+            population=charter.population,
+            seed=charter.seed,
+            **settings,
+        )
+        name, settings = named(charter.stopping)
+        self._rule = stopping.make(name, objectives=charter.objectives, **settings)
+
+    def apply(self, event: Event) -> Trial | None:
+        """Take an event in; return the trial that it changed. The optimizer hears of all but new attempts."""
+        trial = self.history.apply(event)
+        if trial is not None and event.kind != STARTED:
+            self._optimizer.tell(trial)
+        return trial
+
+    def propose(self) -> Trial:
+        """Return the trial that comes next: a pure function of the events so far.
+
+        Raises:
+            ProtocolError: The optimizer proposed something outside the space.
+        """
+        number, charter = len(self.history.trials), self.charter
+        if number < len(charter.enqueue):
+            proposal = Proposal(config=charter.enqueue[number], origin=ENQUEUED, generation=0)
+        else:
+            proposal = self._optimizer.ask(number, seed_for(charter.seed, "ask", number))
+        config = json.loads(to_json(dict(proposal.config)))
+        wrong = charter.space.problems(config)
+        if wrong:
+            raise ProtocolError(f"{type(self._optimizer).__name__}: proposed a config outside the space: {wrong[0]}")
+        generation = proposal.generation
+        if generation is None:
+            generation = 1 + self.history.n_sampled // charter.population
+        return Trial(
+            number=number,
+            trial_id=f"t{number:04d}",
+            config=config,
+            origin=proposal.origin,
+            generation=generation,
+            parents=proposal.parents,
+            seed=seed_for(charter.seed, "trial", number),
+            note=json.loads(to_json(dict(proposal.note))),
+        )
+
+    def judge(self, trial: Trial, observation: Observation) -> tuple[Decision, TrialState, str]:
+        """Return decision, new state and reason for a new observation: a pure function of the events so far."""
+        charter = self.charter
+        watched = dict.fromkeys((*(o.metric for o in charter.objectives), "val_loss"))
+        broken = [m for m in watched if Objective(m).is_broken_by(observation)]
+        if broken:
+            found = ", ".join(f"{metric} is {observation.metrics[metric]}" for metric in broken)
+            return Decision.STOP, TrialState.DIVERGED, f"{found} at rung {observation.rung} (fold {observation.fold})"
+        heard = trial.observed(observation)
+        if observation.rung == len(charter.ladder) - 1:
+            missing = [o.metric for o in charter.objectives if o.loss(heard) is None]
+            if missing:
+                return Decision.STOP, TrialState.FAILED, f"the trial reported no value of {', '.join(missing)}"
+            return Decision.STOP, TrialState.COMPLETE, ""
+        others = tuple(t for t in self.history.trials.values() if t.number != trial.number)
+        if self._rule.decide(heard, others) is Decision.STOP:
+            return Decision.STOP, TrialState.STOPPED, f"{named(charter.stopping)[0]} at rung {observation.rung}"
+        return Decision.CONTINUE, TrialState.RUNNING, ""
