@@ -82,9 +82,10 @@ def ssd(
     want_state: bool = False,
     impl: Impl = "auto",
 ) -> tuple[Tensor, Tensor | None]:
-    """Scan a state-space model with one decay per head (Mamba-2): h_t = exp(dt a) h_(t-1) + gain x_t b_t', y_t = h_t c_t.
+    """Scan a state-space model with one decay per head (Mamba-2).
 
-    Source: Dao & Gu (2024), arXiv 2405.21060. CONDOR-3, CONDOR-4. Linear in T.
+    h_t = exp(dt a) h_(t-1) + gain x_t b_t' and y_t = h_t c_t, in time linear in T. Source: Dao & Gu (2024), arXiv
+    2405.21060. Requirements: CONDOR-3, CONDOR-4.
 
     Args:
         x_BTHP: Input.
