@@ -1,6 +1,6 @@
 """Losses of the condor family (LOSS-4 to LOSS-9) and the reference loss that trials are compared by (LOSS-11).
 
-Everything is written in operations that have second derivatives, forward and backward: curvature of the loss is measured.
+Everything is written in operations that have second derivatives: the curvature of the loss is measured.
 Letters: B batch, C chunks, T consecutive rows of a chunk, H horizons, J sessions of a path, E experts.
 """
 
@@ -142,7 +142,7 @@ def regime_loss(logits_B3: Tensor, regime_B: Tensor) -> Tensor:
 
 
 def gaussian_crps(mu: Tensor, sigma: Tensor, value: Tensor) -> Tensor:
-    """Return the continuous ranked probability score of a Gaussian (Gneiting et al. 2005, equation 5), in value's unit."""
+    """Return the continuous ranked probability score of a Gaussian (Gneiting et al. 2005, equation 5)."""
     z = (value - mu) / sigma
     density = torch.exp(-0.5 * z.square()) / math.sqrt(2 * math.pi)
     return sigma * (z * torch.erf(z / math.sqrt(2)) + 2 * density - 1 / math.sqrt(math.pi))
@@ -246,7 +246,7 @@ def condor_return(policy: Tensor, move: Tensor, sigma_atm: Tensor, smoothing: fl
 
 
 def _spread_value(offset: Tensor, width: Tensor) -> Tensor:
-    """Return the expected value of a spread that is short at `offset` and long at `offset + width`, in standard moves."""
+    """Return the value of a spread short at `offset` and long at `offset + width`, in standard moves."""
     return _call_value(offset) - _call_value(offset + width)
 
 

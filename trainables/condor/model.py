@@ -37,9 +37,9 @@ OUTPUT_NAMES = (
 Outputs = dict[str, Tensor | dict[str, Tensor] | None]
 """What the model returns; every tensor has the batch first.
 
-`policy` (B, 8), `regime_logits` (B, 3), `mu`, `sigma` and `p_up_logits` (B, 4); `gate` (B, E), the experts' probabilities,
-with `moe`; `trajectory` (B, J, 4) with `trajectory`; `state` (B, D) with `diffusion`, and, in training, `denoiser`, its
-parameters by name, which the loss needs.
+`policy` (B, 8), `regime_logits` (B, 3), `mu`, `sigma` and `p_up_logits` (B, 4); `gate` (B, E), the experts'
+probabilities, with `moe`; `trajectory` (B, J, 4) with `trajectory`; `state` (B, D) with `diffusion`, and, in training,
+`denoiser`, its parameters by name, which the loss needs.
 """
 
 
@@ -229,7 +229,7 @@ def sampled_trajectories(model: CondorModel, outputs: Outputs, generator: torch.
 
 
 def trajectory_scale(config: CondorConfig) -> Tensor:
-    """Return what standardises a path, (J, 4): an ordinary move up to each session, and an ordinary volatility a year."""
+    """Return what standardises a path, (J, 4): an ordinary move up to each session, an ordinary annual volatility."""
     session_J = torch.arange(1, config.trajectory_sessions + 1, dtype=torch.float32)
     move_J = config.forecast_unit * session_J.sqrt()
     volatility_J = torch.full_like(move_J, config.forecast_unit * config.sessions_per_year**0.5)
