@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import time
 
-import exchange_calendars
 import numpy as np
-import pandas as pd
 import talib
 from numpy.typing import NDArray
 
+from trainables.data.config import DataConfig
+from trainables.data.sessions import schedule
+from trainables.data.zones import NS_PER_SECOND, instants
 from trainables.features import bars as kit
 from trainables.features.bars import Bars, shared
 from trainables.features.indicators import by_run, exponential_average, ratio
@@ -25,11 +27,9 @@ def checked_seconds(bars: Bars, n: int) -> int:
     Raises:
         ValueError: The bars are not of one second.
     """
-    seconds = (bars.market.known_time[0] - bars.market.event_time[0]) / kit.NANOSECONDS if len(bars) else 1.0
+    seconds = (bars.market.known_time[0] - bars.market.event_time[0]) / NS_PER_SECOND if len(bars) else 1.0
     if seconds != 1.0:
-        raise ValueError(
-            f"features: schema mes: expected bars of 1 s, found {seconds:g} s; give one-second bars or choose another schema"
-        )
+        raise ValueError(f"features: schema mes: expected bars of 1 s, found {seconds:g} s; choose another schema")
     return n
 
 
@@ -89,23 +89,17 @@ def opening_phase(bars: Bars) -> Float:
 
 @shared
 def minutes_to_close(bars: Bars) -> Float:
-    """Return minutes from the start of the bar to the scheduled close of its trading day, half days included."""
-    trading_day = kit.trading_day(bars)
-    days, position = np.unique(trading_day, return_inverse=True)
-    midnights = pd.DatetimeIndex(days).tz_localize(kit.EXCHANGE_ZONE)
-    closes = midnights + pd.Timedelta(minutes=bars.settings.clock.new_york_close_minute)
-    scheduled = pd.Series(closes.tz_convert("UTC"), index=days)
-    early = early_closes(days)
-    scheduled.loc[early.index] = early.to_numpy()
-    close_ns = pd.DatetimeIndex(scheduled).as_unit("ns").asi8
-    return (close_ns[position] - bars.market.event_time) / (60.0 * kit.NANOSECONDS)
+    """Return minutes from the start of the bar to the scheduled close of its trading day, half days included.
 
-
-def early_closes(days: NDArray[np.datetime64]) -> pd.Series:
-    """Return the closes (UTC) of those of the days on which New York closes early."""
-    calendar = exchange_calendars.get_calendar("XNYS", start=days[0] - np.timedelta64(7, "D"), end=days[-1])
-    half = calendar.early_closes
-    return calendar.closes.loc[half[half.isin(days)]]
+    Negative after the close. Days on which New York does not trade have the close of a full day.
+    """
+    event, day = bars.market.event_time, kit.trading_day(bars)
+    close_minute = bars.settings.clock.new_york_close_minute
+    close = instants(day, time(close_minute // 60, close_minute % 60))
+    plan = schedule(DataConfig(), int(event[0]), int(event[-1]))
+    position = np.minimum(np.searchsorted(plan.day, day), len(plan.day) - 1)
+    close = np.where(plan.day[position] == day, np.minimum(close, plan.close[position]), close)
+    return (close - event) / kit.NS_PER_MINUTE
 
 
 def higher_bars(bars: Bars, seconds: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
@@ -119,7 +113,7 @@ def higher_bars(bars: Bars, seconds: int) -> tuple[NDArray[np.int64], NDArray[np
         (n_higher,) position of the last bar of each; (n_higher,) `first` of their runs; (n_bars,) the last complete one
         of the same run, -1 where there is none.
     """
-    market, length = bars.market, checked_seconds(bars, seconds) * kit.NANOSECONDS
+    market, length = bars.market, checked_seconds(bars, seconds) * NS_PER_SECOND
     bucket = market.event_time // length
     starts = kit.run_starts(bars.first, bucket)
     firsts = np.flatnonzero(starts == np.arange(len(bars)))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from trainables.data.zones import NS_PER_DAY, NS_PER_SECOND, local_time
 from trainables.features import bars as kit
 from trainables.features import indicators
 from trainables.features.bars import Bars
@@ -40,8 +41,7 @@ def opening_vwap(bars: Bars) -> Float:
 
 def opening_anchor(bars: Bars) -> NDArray[np.int64]:
     """Return the position of the first bar at or after the last 09:30 in New York, or of the segment's first bar."""
-    clock = kit.local_time(bars)
-    day = clock.tz_localize(None).normalize().asi8
+    day = kit.local_clock(bars) // NS_PER_DAY
     after_open = kit.local_minute(bars) >= bars.settings.clock.new_york_open_minute
     trading_day = np.maximum.accumulate(np.where(after_open, day, np.iinfo(np.int64).min))
     return kit.run_starts(bars.market.segment, trading_day)
@@ -49,7 +49,7 @@ def opening_anchor(bars: Bars) -> NDArray[np.int64]:
 
 def gap(bars: Bars) -> Float:
     """Return ln of the minutes since the bar before, 0 for a minute or less and for the first bar (FEAT-NQ-7, C-11)."""
-    seconds = np.diff(bars.market.event_time, prepend=bars.market.event_time[:1]) / kit.NANOSECONDS
+    seconds = np.diff(bars.market.event_time, prepend=bars.market.event_time[:1]) / NS_PER_SECOND
     return np.log1p(np.maximum(seconds / 60.0 - 1.0, 0.0))
 
 
@@ -63,9 +63,18 @@ def calendar_inputs(event_time: NDArray[np.int64]) -> tuple[NDArray[np.int64], N
         (n, 4) minute of day 0..1439, day of week 0 (Monday)..6, day of month - 1, day of year - 1; and (n, 4) their
         phases in radians, of periods 1440, 7, 31 and 365.25.
     """
-    clock = kit.to_exchange_zone(event_time)
-    columns = (clock.hour * 60 + clock.minute, clock.dayofweek, clock.day - 1, clock.dayofyear - 1)
-    positions = np.stack([column.to_numpy().astype(np.int64) for column in columns], axis=1)
+    clock = local_time(event_time)
+    day = clock // NS_PER_DAY
+    date = day.astype("datetime64[D]")
+    positions = np.stack(
+        [
+            clock % NS_PER_DAY // kit.NS_PER_MINUTE,
+            (day + 3) % 7,
+            (date - date.astype("datetime64[M]")).astype(np.int64),
+            (date - date.astype("datetime64[Y]")).astype(np.int64),
+        ],
+        axis=1,
+    )
     return positions, 2.0 * np.pi * positions / np.array([1440.0, 7.0, 31.0, 365.25])
 
 

@@ -166,7 +166,7 @@ class FeatureSettings(StrictModel):
     profile_daily_n: int = Field(default=20, ge=2)
     """Trailing bars of a volume profile where a session has one bar (FEAT-SC-3)."""
     scaling_regime_n: int = Field(default=252, ge=2)
-    """Sessions in the long mean of `volatility_regime`; of each session `scaling_regime_bars` bars count (FEAT-SC-3)."""
+    """Sessions in the long mean of `volatility_regime`, of `scaling_regime_bars` bars each (FEAT-SC-3)."""
     scaling_regime_bars: int = Field(default=20, ge=1)
     """Bars per session in that count; one on daily bars (FEAT-SC-3)."""
     volatility_n: int = Field(default=20, ge=2)
