@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import ray._private.worker as ray_worker
 
 from cluster.errors import ClusterError
 from cluster.resources import Node, ResourceSettings, threads_per_trial
 from cluster.worker import worker_environment
+
+logger = logging.getLogger(__name__)
 
 LOCAL = "local"
 OBJECT_STORE_BYTES = 80 * 2**20
@@ -53,7 +56,7 @@ def ray_session(settings: ResourceSettings) -> Iterator[tuple[Node, ...]]:
         )
     folder = _temporary_folder()
     try:
-        with environment(RAY_ENVIRONMENT):
+        with environment(RAY_ENVIRONMENT), _raylet_news_to_log():
             _connect(address, settings, folder)
             try:
                 yield _nodes()
@@ -76,6 +79,22 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def _raylet_news_to_log() -> Iterator[None]:
+    """Log what raylets tell drivers, such as the death of a worker: Ray has a thread print it to our stdout."""
+    before = ray_worker.print_to_stdstream
+
+    def log(data: Mapping[str, Any], ignore_prefix: bool) -> None:
+        for line in data["lines"]:
+            logger.info("ray: %s", line)
+
+    ray_worker.print_to_stdstream = log
+    try:
+        yield
+    finally:
+        ray_worker.print_to_stdstream = before
 
 
 def variables_for_workers(threads: int, *, is_local: bool, environ: Mapping[str, str]) -> dict[str, str]:

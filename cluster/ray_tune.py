@@ -43,6 +43,8 @@ TUNE_ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
 }
 """Tune without snapshots, loggers, tables and signal handling of its own; one result at a time, in our folder."""
+LONGEST_CAUSE = 200
+"""Characters kept of Ray's explanation of a death, which goes on with general advice."""
 
 
 class Ending(StrEnum):
@@ -140,8 +142,14 @@ class Placing:
         self._live[tune_id] = trial
         return {"assignment": assignment, "attempt": self._study.started(trial.trial_id)}
 
-    def heard(self, message: dict[str, Any]) -> bool:
+    def heard(self, tune_id: str, message: dict[str, Any]) -> bool:
         """Tell the study what a worker said and return whether the trial goes on."""
+        goes_on = self._tell(message)
+        if not goes_on:
+            self.left(tune_id)
+        return goes_on
+
+    def _tell(self, message: dict[str, Any]) -> bool:
         trial_id = message["trial_id"]
         if "ended" in message:
             ended = message["ended"]
@@ -153,7 +161,9 @@ class Placing:
 
     def worker_died(self, tune_id: str, cause: str) -> None:
         """Keep the trial for another start, or end it as lost where it had its share of starts."""
-        trial = self._live[tune_id]
+        trial = self._live.pop(tune_id, None)
+        if trial is None:
+            return  # the study had ended it before
         self._deaths[trial.trial_id] += 1
         deaths = self._deaths[trial.trial_id]
         logger.warning(
@@ -219,12 +229,12 @@ class StudyScheduler(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         with self._placing.remembering():
-            goes_on = self._placing.heard(json.loads(result["message"]))
+            goes_on = self._placing.heard(trial.trial_id, json.loads(result["message"]))
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         with self._placing.remembering():
-            self._placing.worker_died(trial.trial_id, _first_line(trial.get_error()))
+            self._placing.worker_died(trial.trial_id, _cause_of_death(trial.error_file))
 
     def choose_trial_to_run(self, tune_controller: Any) -> None:
         """Leave the order to Tune's queue, first come first served, which spares a walk over all trials."""
@@ -271,6 +281,7 @@ def _tuner(placing: Placing, ticker: Ticker, resources: ResourceSettings, folder
             name="search",
             storage_path=str(folder),
             stop=ticker,
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             failure_config=tune.FailureConfig(max_failures=0),  # `Placing` restarts trials, whatever state Tune had
             verbose=0,
         ),
@@ -304,6 +315,8 @@ def _signals(placing: Placing) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _first_line(error: object) -> str:
-    lines = str(error or "unknown cause").strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+def _cause_of_death(error_file: str | None) -> str:
+    """Return the line of Tune's error file that says why: the last one that is not part of an indented detail."""
+    text = Path(error_file).read_text(errors="replace") if error_file and Path(error_file).exists() else ""
+    lines = [line for line in text.splitlines() if line.strip() and not line[0].isspace()]
+    return lines[-1][:LONGEST_CAUSE] if lines else "cause unknown"

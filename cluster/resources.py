@@ -117,11 +117,11 @@ def _times(available: float, share: float) -> int:
 
 
 def _unschedulable(settings: ResourceSettings, nodes: Sequence[Node]) -> str:
-    cpus, gpus = max((n.cpus for n in nodes), default=0), max((n.gpus for n in nodes), default=0)
+    shapes = sorted({(node.cpus, node.gpus) for node in nodes}, reverse=True)
+    shown = ", ".join(f"CPU {cpus:g} and GPU {gpus:g}" for cpus, gpus in shapes[:5]) or "none"
     return (
         f"resources: unschedulable: a trial needs CPU {settings.cpus_per_trial:g} and GPU {settings.gpus_per_trial:g}, "
-        f"but the largest of {len(nodes)} machine(s) has CPU {cpus:g} and GPU {gpus:g}; lower cpus_per_trial or "
-        "gpus_per_trial, or use a larger cluster"
+        f"the cluster's machines have at most: {shown}; lower cpus_per_trial or gpus_per_trial, or use a larger cluster"
     )
 
 

@@ -1,10 +1,12 @@
 """The journal: an append-only event log in one SQLite file, and the lease that keeps a second driver out.
 
 WAL with `synchronous=FULL`: an event is on disk before `append` returns. Bodies are JSON, so anyone may open the file.
+Every event carries a digest of itself and of all before it: a changed or missing line is found, not believed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
@@ -17,7 +19,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from search.errors import JournalError
 
@@ -29,7 +31,9 @@ LEASE_SECONDS = 60.0
 
 _SCHEMA = """
 CREATE TABLE header(body TEXT NOT NULL);
-CREATE TABLE events(seq INTEGER PRIMARY KEY, time_utc TEXT NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL);
+CREATE TABLE events(
+    seq INTEGER PRIMARY KEY, time_utc TEXT NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL, chain TEXT NOT NULL
+);
 CREATE TABLE lease(host TEXT, boot TEXT, pid INTEGER, born TEXT, token TEXT, beat INTEGER, beat_s REAL, time_s REAL);
 INSERT INTO lease VALUES (NULL, NULL, NULL, NULL, NULL, 0, 0, 0);
 """
@@ -52,16 +56,21 @@ class Journal:
         JournalError: From every method, where the file cannot be used; the message names it and says what to do.
     """
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, token: str | None) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, token: str | None, lease_s: float) -> None:
         self.path = path
         self._connection = connection
         self._token = token
         self._closed = threading.Event()
         with _explained(path):
-            self.header: Mapping[str, Any] = json.loads(_one(connection, "SELECT body FROM header"))
+            text = _one(connection, "SELECT body FROM header")
+            self.header: Mapping[str, Any] = json.loads(text)
+            self._begin = _link("", text)
+            last = connection.execute("SELECT seq, chain FROM events ORDER BY seq DESC LIMIT 1").fetchone()
+        self._seq: int = last[0] if last else 0
+        self._chain: str = last[1] if last else self._begin
         if token is not None:
-            beat = threading.Thread(target=_keep_lease, args=(path, token, self._closed), daemon=True, name="lease")
-            beat.start()
+            arguments = (path, token, self._closed, lease_s)
+            threading.Thread(target=_keep_lease, args=arguments, daemon=True, name="lease").start()
 
     @classmethod
     def create(cls, path: Path, header: Mapping[str, Any]) -> Journal:
@@ -74,32 +83,39 @@ class Journal:
         """
         if path.exists():
             raise JournalError(f"{path}: expected no journal yet, found one; use --resume, or another --out")
+        text = to_json(header)
         draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         draft.unlink(missing_ok=True)
-        with _explained(path), closing(_connect(draft)) as connection:
-            connection.executescript(f"PRAGMA journal_mode=DELETE; PRAGMA synchronous=FULL; BEGIN; {_SCHEMA} COMMIT;")
-            connection.execute("INSERT INTO header VALUES (?)", (to_json(header),))
-            connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-        with _explained(path):
-            os.link(draft, path)
-            draft.unlink()
-            _sync_folder(path.parent)
+        try:
+            with _explained(path):
+                _write_new(draft, text)
+                os.link(draft, path)
+                _sync_folder(path.parent)
+        finally:
+            draft.unlink(missing_ok=True)
         return cls.open(path)
 
     @classmethod
-    def open(cls, path: Path) -> Journal:
+    def open(cls, path: Path, lease_s: float = LEASE_SECONDS) -> Journal:
         """Open a journal to write on, after a check of its integrity.
+
+        Args:
+            path: Of the journal.
+            lease_s: Seconds without a sign of life after which a driver has lost its lease; the same for all drivers.
 
         Raises:
             JournalError: No such file, not a journal, damaged, of a newer version, or held by a living driver.
         """
         connection = _connect_checked(path)
-        with _explained(path):
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-            token = _take_lease(path, connection)
-        return cls(path, connection, token)
+        try:
+            with _explained(path):
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("PRAGMA synchronous=FULL")
+                token = _take_lease(path, connection, lease_s)
+            return cls(path, connection, token, lease_s)
+        except BaseException:
+            connection.close()
+            raise
 
     @classmethod
     def read(cls, path: Path) -> Journal:
@@ -110,7 +126,7 @@ class Journal:
         """
         connection = _connect_checked(path)
         connection.execute("PRAGMA query_only=ON")
-        return cls(path, connection, None)
+        return cls(path, connection, None, 0.0)
 
     def append(self, kind: str, body: Mapping[str, Any]) -> Event:
         """Commit one event and return it as a reader would see it.
@@ -120,27 +136,32 @@ class Journal:
             ValueError: The body holds something that JSON has no word for.
         """
         text, time_utc = to_json(body), datetime.now(UTC).isoformat(timespec="milliseconds")
+        seq = self._seq + 1
+        chain = _link(self._chain, f"{seq} {time_utc} {kind} {text}")
+        if self._token is None:
+            raise JournalError(f"{self.path}: opened to read only; nothing was written")
         with _explained(self.path), _transaction(self._connection):
             self._prove_lease()
-            row = self._connection.execute(
-                "INSERT INTO events(time_utc, kind, body) VALUES (?, ?, ?)", (time_utc, kind, text)
-            )
-        assert row.lastrowid is not None
-        return Event(row.lastrowid, time_utc, kind, json.loads(text))
+            self._connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?)", (seq, time_utc, kind, text, chain))
+        self._seq, self._chain = seq, chain
+        return Event(seq, time_utc, kind, json.loads(text))
 
     def events(self) -> Iterator[Event]:
         """Yield all events in order.
 
         Raises:
-            JournalError: A line is missing or cannot be read.
+            JournalError: A line is missing, was changed, or cannot be read.
         """
+        chain = self._begin
         with _explained(self.path):
-            for position, row in enumerate(self._connection.execute("SELECT * FROM events ORDER BY seq"), start=1):
-                if row[0] != position:
+            rows = self._connection.execute("SELECT seq, time_utc, kind, body, chain FROM events ORDER BY seq")
+            for position, (seq, time_utc, kind, text, found) in enumerate(rows, start=1):
+                chain = _link(chain, f"{seq} {time_utc} {kind} {text}")
+                if seq != position or chain != found:
                     raise JournalError(
-                        f"{self.path}: expected event {position}, found {row[0]}; the journal is damaged"
+                        f"{self.path}: event {position} is missing or was changed; restore a copy of the journal"
                     )
-                yield Event(row[0], row[1], row[2], json.loads(row[3]))
+                yield Event(seq, time_utc, kind, json.loads(text))
 
     def close(self) -> None:
         """Give the lease back and close the file; a second call does nothing."""
@@ -168,8 +189,6 @@ class Journal:
 
     def _prove_lease(self) -> None:
         token, host, pid = self._connection.execute("SELECT token, host, pid FROM lease").fetchone()
-        if self._token is None:
-            raise JournalError(f"{self.path}: opened to read only")
         if token != self._token:
             raise JournalError(f"{self.path}: the lease was taken over by {host}:{pid}; this driver must end")
 
@@ -186,49 +205,55 @@ def to_json(value: Any) -> str:
         raise ValueError(f"expected JSON values only: {error}") from error
 
 
+def _link(before: str, text: str) -> str:
+    return hashlib.blake2b(f"{before}\n{text}".encode(), digest_size=16).hexdigest()
+
+
 # The lease. On this host the dead are known by their pid, and age is told by the monotonic clock that all processes of
 # one boot share; a jump of the wall clock moves nothing. From another host the wall clock is a hint only: the lease is
 # taken over when it looks expired and its counter then stands still for a whole beat.
 
 
-def _take_lease(path: Path, connection: sqlite3.Connection, lease_s: float = LEASE_SECONDS) -> str:
-    seen = connection.execute("SELECT host, boot, pid, born, token, beat, beat_s, time_s FROM lease").fetchone()
-    host, boot, pid, born, token, beat, beat_s, time_s = seen
-    if token is not None and _is_held(connection, host, boot, pid, born, beat, beat_s, time_s, lease_s):
+class _Holder(NamedTuple):
+    host: str
+    boot: str
+    pid: int
+    born: str
+    token: str | None
+    beat: int
+    beat_s: float
+    time_s: float
+
+
+def _take_lease(path: Path, connection: sqlite3.Connection, lease_s: float) -> str:
+    row = connection.execute("SELECT host, boot, pid, born, token, beat, beat_s, time_s FROM lease").fetchone()
+    holder = _Holder(*row)
+    if holder.token is not None and _is_held(connection, holder, lease_s):
         raise JournalError(
-            f"{path}: study locked by {host}:{pid}, which is alive; wait for it to end, or stop it and repeat"
+            f"{path}: study locked by {holder.host}:{holder.pid}, which is alive; wait for it to end, or stop it"
         )
     mine = secrets.token_hex(8)
     with _transaction(connection):
         taken = connection.execute(
             "UPDATE lease SET host=?, boot=?, pid=?, born=?, token=?, beat=beat+1, beat_s=?, time_s=? WHERE token IS ?",
-            (_host(), _boot(), os.getpid(), _born(os.getpid()), mine, time.monotonic(), time.time(), token),
+            (_host(), _boot(), os.getpid(), _born(os.getpid()), mine, time.monotonic(), time.time(), holder.token),
         )
     if taken.rowcount != 1:
         raise JournalError(f"{path}: study locked by a driver that came first; wait for it to end")
     return mine
 
 
-def _is_held(
-    connection: sqlite3.Connection,
-    host: str,
-    boot: str,
-    pid: int,
-    born: str,
-    beat: int,
-    beat_s: float,
-    time_s: float,
-    lease_s: float,
-) -> bool:
-    if host == _host():
-        return boot == _boot() and _is_alive(pid, born) and time.monotonic() - beat_s < lease_s
-    if abs(time.time() - time_s) < lease_s:
+def _is_held(connection: sqlite3.Connection, holder: _Holder, lease_s: float) -> bool:
+    if holder.host == _host():
+        is_recent = time.monotonic() - holder.beat_s < lease_s
+        return holder.boot == _boot() and is_recent and _is_alive(holder.pid, holder.born)
+    if abs(time.time() - holder.time_s) < lease_s:
         return True
     time.sleep(lease_s / 4)
-    return bool(_one(connection, "SELECT beat FROM lease") != beat)
+    return bool(_one(connection, "SELECT beat FROM lease") != holder.beat)
 
 
-def _keep_lease(path: Path, token: str, closed: threading.Event, lease_s: float = LEASE_SECONDS) -> None:
+def _keep_lease(path: Path, token: str, closed: threading.Event, lease_s: float) -> None:
     while not closed.wait(lease_s / 6):
         try:
             with closing(_connect(path)) as connection, _transaction(connection):
@@ -269,8 +294,19 @@ def _is_alive(pid: int, born: str) -> bool:
     return not born or _born(pid) == born
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(path, isolation_level=None, timeout=20.0, check_same_thread=False)
+def _write_new(path: Path, header: str) -> None:
+    with closing(_connect(path, "mode=rwc")) as connection:
+        connection.executescript(f"PRAGMA synchronous=FULL; BEGIN; {_SCHEMA} COMMIT;")
+        connection.execute("INSERT INTO header VALUES (?)", (header,))
+        connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+
+def _connect(path: Path, mode: str = "mode=rw") -> sqlite3.Connection:
+    if not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-wal").exists():
+        mode = "immutable=1"  # an archived run: WAL would want to write its index beside the file
+    where = f"{path.absolute().as_uri()}?{mode}"
+    return sqlite3.connect(where, uri=True, isolation_level=None, timeout=20.0, check_same_thread=False)
 
 
 def _connect_checked(path: Path) -> sqlite3.Connection:
@@ -288,7 +324,7 @@ def _connect_checked(path: Path) -> sqlite3.Connection:
                 )
             found = _one(connection, "PRAGMA integrity_check")
             if found != "ok":
-                raise JournalError(f"{path}: the journal is damaged ({found}); restore a snapshot of it")
+                raise JournalError(f"{path}: the journal is damaged ({found.splitlines()[0]}); restore a copy of it")
         except BaseException:
             connection.close()
             raise

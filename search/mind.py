@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from search import optimizers, stopping
+from search.charter import Charter, named
 from search.errors import ProtocolError
 from search.history import ENQUEUED, STARTED, History
 from search.journal import Event, to_json
 from search.objective import Objective
 from search.optimizers import Proposal
-from search.charter import Charter, named
 from search.seeding import seed_for
 from search.trial import Decision, Observation, Trial, TrialState
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -55,18 +56,19 @@ def located(error: ValidationError, tree: Node, model: type[BaseModel]) -> list[
     problems = []
     for item in error.errors(include_url=False):
         kind, context = item["type"], item.get("ctx", {})
-        path, node = _walk(tree, item["loc"])
+        path, node = _walk(tree, item["loc"], ends_missing=kind == "missing")
         if kind in _WANTED and kind != "literal_error" and node is not None:
             text = _WANTED[kind].format(**context)
             if text not in wanted.setdefault(path, []):
                 wanted[path].append(text)
         else:
             problems.append(_single(item, path, node, tree, model))
+    places = [*wanted, *(problem.path for problem in problems)]
     for path, texts in wanted.items():
-        if not any(len(other) > len(path) and other[: len(path)] == path for other in wanted):
+        if not any(len(place) > len(path) and place[: len(path)] == path for place in places):
             node = _walk(tree, path)[1]
             assert node is not None
-            problems.append(Located(path, f"expected {' or '.join(texts)}, found {_found(node)}{_remedy(texts, node)}"))
+            problems.append(Located(path, f"expected {_either(texts)}, found {_found(node)}{_remedy(texts, node)}"))
     return problems
 
 
@@ -104,27 +106,25 @@ def _wrong_tag(context: Mapping[str, Any], path: tuple[str | int, ...], node: No
     return Located((*path, key), f"expected {one_of}, found {_found(given)}{nearest(str(given.value), names)}")
 
 
-def _walk(tree: Node, loc: tuple[str | int, ...]) -> tuple[tuple[str | int, ...], Node | None]:
-    """Follow a location of pydantic, skipping the names of union branches; the node is None for a missing key."""
-    node: Node | None = tree
+def _walk(
+    tree: Node, loc: tuple[str | int, ...], *, ends_missing: bool = False
+) -> tuple[tuple[str | int, ...], Node | None]:
+    """Follow a location of pydantic, skipping the names of union branches.
+
+    Returns:
+        Keys of the tree and the node there; with `ends_missing` the last key has no node.
+    """
+    node = tree
     path: list[str | int] = []
-    for position, part in enumerate(loc):
-        value = node.value if node is not None else None
+    for part in loc[:-1] if ends_missing else loc:
+        value = node.value
         if isinstance(value, dict) and part in value:
             node = value[str(part)]
             path.append(part)
         elif isinstance(value, list) and isinstance(part, int) and part < len(value):
             node = value[part]
             path.append(part)
-        elif position == len(loc) - 1 and isinstance(value, dict) and not _is_branch(part):
-            node = None
-            path.append(part)
-    return tuple(path), node
-
-
-def _is_branch(part: str | int) -> bool:
-    """Whether the last part of a location names a branch of a union of plain types."""
-    return part in ("bool", "int", "float", "str", "bare") or "[" in str(part)
+    return ((*path, loc[-1]), None) if ends_missing else (tuple(path), node)
 
 
 def _found(node: Node) -> str:
@@ -135,9 +135,19 @@ def _found(node: Node) -> str:
     return f"text {node.value!r}" if isinstance(node.value, str) else shown(node.value)
 
 
+def _either(texts: list[str]) -> str:
+    return (
+        "a plain value (number, text, true, false or null)"
+        if {"a number", "text"} <= set(texts)
+        else " or ".join(texts)
+    )
+
+
 def _remedy(texts: list[str], node: Node) -> str:
     value = node.value
     if isinstance(value, str) and any("number" in t for t in texts) and "text" not in texts:
+        if re.fullmatch(r"[0-9.]+", value):
+            return "; drop the quotes"
         return "; it is not a number: write plain decimal digits, such as 15 or 1e-3"
     if isinstance(value, str) and "true or false" in texts and value.lower() in ("yes", "no", "on", "off", "y", "n"):
         return "; write true or false"

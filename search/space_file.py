@@ -46,9 +46,9 @@ class Document:
         """Return `file:line:col`, or the flag, of a path of keys; where it was not written, of its nearest ancestor."""
         return str(_place(self.tree, path))
 
-    def line(self, path: Sequence[str | int], text: str) -> str:
-        """Return a problem, or a warning, as one line that begins with its place."""
-        return _line(self.tree, Located(tuple(path), text))
+    def lines(self, problems: Iterable[Problem]) -> tuple[str, ...]:
+        """Return problems, or warnings, as lines that begin with their place, in the order of the file."""
+        return _lines(self.tree, [Located(*problem) for problem in problems])
 
     def resolved_yaml(self) -> str:
         """Return a file without profiles that loads to the same model again, every default written out."""

@@ -12,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from search.charter import Charter, charter_from, refuse_differences
 from search.errors import ProtocolError
 from search.history import FINISHED, OBSERVED, PROPOSED, STARTED, STOPPED, History, observation_body, trial_body
 from search.journal import Event, Journal
 from search.mind import Mind
-from search.charter import Charter, charter_from, refuse_differences
 from search.trial import Config, Decision, Observation, Rung, Trial, TrialState
 
 Infeasible = Callable[[Config], str | None]
@@ -55,8 +55,8 @@ class Study:
             header: More JSON for the header of the journal: `data_snapshot`, `family`, `folds` and `data` must be the
                 same for a resume, everything else is told only.
             infeasible: Says why a config cannot be trained, None where it can. Pure.
-            arguments: Those of `search.charter.Charter`: space, ladder, n_trials, objectives, optimizer, stopping, seed,
-                enqueue, population, max_infeasible.
+            arguments: Those of `search.charter.Charter`: space, ladder, n_trials, objectives, optimizer, stopping,
+                seed, enqueue, population, max_infeasible.
 
         Raises:
             SpaceError: Optimizer, rule or an enqueued config is wrong.

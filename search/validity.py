@@ -51,7 +51,7 @@ def check_space(
     if not space.free and trials is not None and trials > 1:
         text = f"expected something that varies, found 0 free parameters for {trials} trials; 1 trial says it all"
         warnings.append(Problem(("parameters",), text))
-    return tuple(document.line(*p) for p in problems), tuple(document.line(*w) for w in warnings)
+    return document.lines(problems), document.lines(warnings)
 
 
 def infeasible_reason(config: Mapping[str, Any], config_class: type[BaseModel]) -> str | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from search.objective import Objective
 from search.table import build
-from search.trial import Config, Trial
+from search.trial import Config, Trial, TrialState
 
 if TYPE_CHECKING:
     from search.space import Space
@@ -54,14 +54,17 @@ class Optimizer(Protocol):
         """Hear a trial at every change of it: proposed (running, no observations), observed, finished."""
 
 
+UNTRAINABLE = (TrialState.INFEASIBLE, TrialState.OUT_OF_MEMORY, TrialState.DIVERGED)
+"""Ends that are the config's own doing; failed and lost trials say nothing about theirs."""
+
 TABLE: Mapping[str, str] = {
     "random": "search.optimizers.random_search:random_search",
     "grid": "search.optimizers.random_search:grid_search",
     "tpe": "search.optimizers.optuna_samplers:tpe",
     "gp": "search.optimizers.optuna_samplers:gaussian_process",
-    "cma-es": "search.optimizers.optuna_samplers:cma_es",
+    "cma-es": "search.optimizers.cma_es:cma_es",
     "nsga2": "search.optimizers.optuna_samplers:nsga2",
-    "qmc": "search.optimizers.optuna_samplers:quasi_monte_carlo",
+    "qmc": "search.optimizers.quasi_random:quasi_random",
 }
 """Name in a space file -> the function that makes it."""
 

@@ -26,9 +26,7 @@ def run(assignment: Assignment):
         loss = assignment.config["x"] + 0.1 * index
         if assignment.config.get("misbehave") == "nan" and index == 1:
             loss = float("nan")
-        yield RungReport(
-            rung=index, fold=fold, share=share, metrics={"val_loss": loss}, n_scored=10, seconds=0.0
-        )
+        yield RungReport(rung=index, fold=fold, share=share, metrics={"val_loss": loss}, n_scored=10, seconds=0.0)
 
 
 def no_op(assignment: Assignment):

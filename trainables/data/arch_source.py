@@ -6,17 +6,16 @@ Sessions run from 09:30 to 16:00 New York; half days close earlier, which the fi
 
 from __future__ import annotations
 
+import csv
 import gzip
-from datetime import time
+from datetime import date, time
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv
 from numpy.typing import NDArray
 
-from trainables.data.readers import Bars, digest
+from trainables.data.bars import PRICES, Bars, digest
 from trainables.data.volatility import Volatility
 from trainables.data.zones import instants
 from trainables.errors import DataError
@@ -26,7 +25,8 @@ VIX_FILE = "vix/vix.csv.gz"
 OPEN, CLOSE = time(9, 30), time(16)
 VIX_KNOWN = time(16, 15)
 """The index is computed until 16:15 New York: the value of a day is not known at that day's 16:00 close."""
-DATE_FORMAT = "%m/%d/%Y"
+NO_VALUE = "."
+"""What the VIX file has on holidays; such days are left out, so that the value before stays the newest known."""
 
 
 def read_daily_bars(source: str) -> tuple[Bars, NDArray[np.int64], str]:
@@ -39,19 +39,19 @@ def read_daily_bars(source: str) -> tuple[Bars, NDArray[np.int64], str]:
         DataError: The package or its file is not there.
     """
     path = _shipped(FILES[source])
-    table = _read(path)
-    days = _days(table["Date"])
-    prices = {name: table[name.capitalize()].to_numpy() for name in ("open", "high", "low", "close", "volume")}
-    bars = Bars(timestamp=instants(days, OPEN), **{name: v.astype(np.float64) for name, v in prices.items()})
-    return bars, instants(days, CLOSE), digest(str(path))
+    header, rows = _read(path)
+    days = _days(rows)
+    prices = {name: _column(header, rows, name.capitalize()) for name in (*PRICES, "volume")}
+    return Bars(timestamp=instants(days, OPEN), **prices), instants(days, CLOSE), digest(str(path))
 
 
 def read_vix() -> tuple[Volatility, str]:
     """Return the VIX as annual decimals, each known from 16:15 New York of its day, and the file's digest."""
     path = _shipped(VIX_FILE)
-    table = _read(path)
-    known = instants(_days(table["Date"]), VIX_KNOWN)
-    return Volatility(known_time=known, value=table["vix"].to_numpy() / 100), digest(str(path))
+    header, rows = _read(path)
+    rows = [row for row in rows if row[header.index("vix")] != NO_VALUE]
+    value = _column(header, rows, "vix") / 100
+    return Volatility(known_time=instants(_days(rows), VIX_KNOWN), value=value), digest(str(path))
 
 
 def _shipped(name: str) -> Path:
@@ -62,11 +62,18 @@ def _shipped(name: str) -> Path:
     return path
 
 
-def _read(path: Path) -> pa.Table:
-    with gzip.open(path, "rb") as file:
-        return pa.csv.read_csv(file, convert_options=pa.csv.ConvertOptions(column_types={"Date": pa.string()}))
+def _read(path: Path) -> tuple[list[str], list[list[str]]]:
+    with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    return header, rows
 
 
-def _days(column: pa.ChunkedArray) -> NDArray[np.int64]:
-    stamps = pa.compute.strptime(column, format=DATE_FORMAT, unit="s")
-    return stamps.cast(pa.int64()).to_numpy() // 86_400
+def _column(header: list[str], rows: list[list[str]], name: str) -> NDArray[np.float64]:
+    position = header.index(name)
+    return np.array([float(row[position]) for row in rows])
+
+
+def _days(rows: list[list[str]]) -> NDArray[np.int64]:
+    """Return the days of the first column, month/day/year, since 1970."""
+    parts = ((int(n) for n in row[0].split("/")) for row in rows)
+    return np.array([date(year, month, day).toordinal() for month, day, year in parts]) - date(1970, 1, 1).toordinal()

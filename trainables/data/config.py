@@ -38,8 +38,9 @@ class DataConfig(StrictModel):
     """More missing bars than this within a session, or a missing session, begin a new segment: no window crosses it."""
     price_scale: float = Field(default=1.0, gt=0)
     """Prices are multiplied by this; 0.1 turns the S&P 500 index into SPY-like dollars."""
-    iv_initial_sessions: int = Field(default=252, ge=100)
-    """Modelled volatility: sessions before the first GARCH fit; volatility is unknown up to there."""
+    iv_initial_sessions: int = Field(default=504, ge=100)
+    """Modelled volatility: sessions before the first GARCH fit; volatility is unknown up to there.
+    Two years: on one year of the S&P 500 the fit degenerates to a constant variance."""
     iv_refit_sessions: int = Field(default=252, ge=1)
     """Modelled volatility: sessions between fits on the growing past."""
     iv_horizon_sessions: int = Field(default=21, ge=1)

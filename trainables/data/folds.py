@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, time
-from zoneinfo import ZoneInfo
+from datetime import date, time
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from trainables.data.config import FoldsConfig
 from trainables.data.dataset import NO_LABEL, Dataset
 from trainables.data.windows import history_length
-from trainables.data.zones import NEW_YORK, NS_PER_DAY, NS_PER_SECOND, instant
+from trainables.data.zones import NS_PER_DAY, day_of, instant
 from trainables.errors import DataError
 
 
@@ -220,8 +219,8 @@ def _name(window: FoldWindow) -> str:
 
 def _month(time_ns: int) -> int:
     """Number of the New York calendar month that holds an instant, from year 0."""
-    local = datetime.fromtimestamp(time_ns // NS_PER_SECOND, UTC).astimezone(ZoneInfo(NEW_YORK))
-    return local.year * 12 + local.month - 1
+    day = day_of(time_ns)
+    return day.year * 12 + day.month - 1
 
 
 def _midnight(month: int) -> int:
@@ -229,4 +228,4 @@ def _midnight(month: int) -> int:
 
 
 def _day(time_ns: int) -> str:
-    return datetime.fromtimestamp(int(time_ns) // NS_PER_SECOND, UTC).astimezone(ZoneInfo(NEW_YORK)).date().isoformat()
+    return day_of(int(time_ns)).isoformat()

@@ -10,22 +10,21 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainables.data.arch_source import VIX_KNOWN, read_vix
+from trainables.data.bars import digest
 from trainables.data.chain import PUT, reference_option
 from trainables.data.config import DataConfig, FoldsConfig
 from trainables.data.folds import FoldPlan, plan_folds
 from trainables.data.market import Market
 from trainables.data.placement import PlacedBars, place_bars
-from trainables.data.readers import digest, read_volatility
 from trainables.data.sessions import usual_step_s
 from trainables.data.volatility import Volatility, garch_volatility, rank
-from trainables.data.zones import NS_PER_DAY, NS_PER_SECOND, instants, local_day
+from trainables.data.zones import NS_PER_DAY, NS_PER_SECOND, day_of, instants, local_day
 
 Vault = Literal["closed", "open"]
 PATHS = {"bars", "iv"}
@@ -137,6 +136,8 @@ def _cut(placed: PlacedBars, folds: FoldsConfig, vault: Vault) -> PlacedBars:
 def _volatility(data: DataConfig, placed: PlacedBars) -> tuple[Volatility, tuple[str, ...]]:
     """Return the volatility of the market, and digests of the files that it was read from."""
     if data.source == "files" and data.iv is not None:
+        from trainables.data.readers import read_volatility
+
         times, values = read_volatility(data)
         return Volatility(known_time=_volatility_known(times, data), value=values), (digest(data.iv),)
     modelled = _modelled(data, placed)
@@ -193,8 +194,7 @@ def _marks(data: DataConfig, placed: PlacedBars) -> dict[str, str]:
     if data.source == "arch_sp500":
         measured = np.flatnonzero(placed.known_time >= read_vix()[0].known_time[0])
         if len(measured):
-            day = date.fromordinal(date(1970, 1, 1).toordinal() + int(local_day(placed.known_time[measured[:1]])[0]))
-            marks["iv"] = f"modelled before {day} ({MODEL})"
+            marks["iv"] = f"modelled before {day_of(int(placed.known_time[measured[0]]))} ({MODEL})"
     return marks
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.data import arch_source
+from trainables.data.bars import Bars, digest
 from trainables.data.config import DataConfig
-from trainables.data.readers import Bars, digest, read_bars
 from trainables.data.sessions import place, segments, usual_step_s
 from trainables.data.validation import clean
 from trainables.data.zones import instant
@@ -80,6 +80,8 @@ def _place_daily(data: DataConfig) -> PlacedBars:
 
 
 def _place_files(data: DataConfig) -> PlacedBars:
+    from trainables.data.readers import read_bars  # pyarrow: the default source needs none of it
+
     where = str(data.bars)
     raw = read_bars(data)
     bars, n_dropped = clean(raw, where, data.defects, price_tolerance_frac=data.price_tolerance_frac)

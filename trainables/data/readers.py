@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import csv
 import difflib
-import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,35 +18,16 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from trainables.data.bars import PRICES, Bars
 from trainables.data.config import DataConfig
 from trainables.data.timestamps import read_times
 from trainables.errors import DataError
 
 ALIASES = {"timestamp": ("timestamp", "datetime", "date", "time", "dt")}
 """Other names under which a column is known; every other column has only its own."""
-PRICES = ("open", "high", "low", "close")
 HEADERLESS = ("timestamp", *PRICES, "volume")
 """Columns of a text file without a header (DATA-6)."""
 DELIMITERS = (",", "\t", ";", "|")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bars:
-    """Bars as a file has them, all arrays (n_bars,): timestamp ns UTC as stamped, prices, volume (NaN: none)."""
-
-    timestamp: NDArray[np.int64]
-    open: NDArray[np.float64]
-    high: NDArray[np.float64]
-    low: NDArray[np.float64]
-    close: NDArray[np.float64]
-    volume: NDArray[np.float64]
-
-    def __len__(self) -> int:
-        return len(self.timestamp)
-
-    def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Bars:
-        """Return the given rows, by position or by mask."""
-        return Bars(**{name: getattr(self, name)[rows] for name in ("timestamp", *PRICES, "volume")})
 
 
 def read_bars(data: DataConfig) -> Bars:
@@ -92,12 +71,6 @@ def read_volatility(data: DataConfig) -> tuple[NDArray[np.int64], NDArray[np.flo
     if len(late):
         raise DataError(f"{path}: row {late[0] + 2}: expected a later timestamp than the row before; sort the file")
     return times, values / 100
-
-
-def digest(path: str) -> str:
-    """Return the SHA-256 of a file's bytes."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _existing(name: str | None, setting: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from datetime import time
 
@@ -52,13 +53,16 @@ def schedule(data: DataConfig, first_ns: int, last_ns: int) -> Schedule:
 
     name = "XNYS" if data.session == "rth" and data.calendar != "24/7" else data.calendar
     start, end = (pd.Timestamp(t, tz="UTC").tz_localize(None).normalize() for t in (first_ns, last_ns))
-    calendar = exchange_calendars.get_calendar(name, start=start - pd.Timedelta(days=7), end=end + pd.Timedelta(days=7))
+    with warnings.catch_warnings():
+        # exchange_calendars 4.13 reads its own zoned columns in a way that pandas 3.1 warns about
+        warnings.filterwarnings("ignore", message="Series.values returning an ndarray")
+        calendar = exchange_calendars.get_calendar(
+            name, start=start - pd.Timedelta(days=7), end=end + pd.Timedelta(days=7)
+        )
     day = calendar.schedule.index.to_numpy().astype("datetime64[D]").astype(np.int64)
     if name == "XNYS" and data.session == "all":
         return Schedule(day=day, open=instants(day, EXTENDED_HOURS[0]), close=instants(day, EXTENDED_HOURS[1]))
-    opens, closes = (
-        calendar.schedule[c].to_numpy().astype("datetime64[ns]").astype(np.int64) for c in ("open", "close")
-    )
+    opens, closes = (pd.DatetimeIndex(calendar.schedule[c]).as_unit("ns").asi8 for c in ("open", "close"))
     return Schedule(day=day, open=opens, close=closes)
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.data.readers import PRICES, Bars
+from trainables.data.bars import PRICES, Bars
 from trainables.errors import DataError
 
 

@@ -27,7 +27,7 @@ class Volatility:
     value: NDArray[np.float64]
 
     def at(self, times: NDArray[np.int64], max_age_days: float) -> NDArray[np.float64]:
-        """Return the newest value known at each instant, the instant included; NaN where there is none or it is too old."""
+        """Return the newest value known at each instant, the instant included; NaN where none or too old."""
         if len(self.value) == 0:
             return np.full(len(times), np.nan)
         position = np.searchsorted(self.known_time, times, side="right") - 1

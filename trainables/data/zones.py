@@ -6,8 +6,6 @@ from datetime import date, datetime, time
 from zoneinfo import ZoneInfo
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 NEW_YORK = "America/New_York"
@@ -21,8 +19,16 @@ def instant(day: date, clock: time, zone: str = NEW_YORK) -> int:
     return round(datetime.combine(day, clock, ZoneInfo(zone)).timestamp()) * NS_PER_SECOND
 
 
+def day_of(time_ns: int, zone: str = NEW_YORK) -> date:
+    """Return the zone's calendar day at an instant."""
+    return datetime.fromtimestamp(time_ns // NS_PER_SECOND, ZoneInfo(zone)).date()
+
+
 def local_time(times: NDArray[np.int64], zone: str = NEW_YORK) -> NDArray[np.int64]:
     """Return what the zone's clock shows at ns UTC, as ns since 1970-01-01 00:00 of that clock."""
+    import pyarrow as pa  # here, because the planner needs midnights only, at once
+    import pyarrow.compute as pc
+
     stamps = pa.array(times, pa.timestamp("ns", tz="UTC")).cast(pa.timestamp("ns", tz=zone))
     return pc.local_timestamp(stamps).cast(pa.int64()).to_numpy(zero_copy_only=False)
 

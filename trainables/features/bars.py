@@ -15,9 +15,9 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
-import pandas as pd
 
 from trainables.data.market import Market
+from trainables.data.zones import NS_PER_DAY, NS_PER_SECOND, local_time
 from trainables.features import indicators
 from trainables.features.rolling import Float, Int, lagged, over_finite, rolling_mean
 from trainables.features.settings import FeatureSettings
@@ -25,9 +25,7 @@ from trainables.features.settings import FeatureSettings
 P = ParamSpec("P")
 R = TypeVar("R")
 
-NANOSECONDS = 1_000_000_000
-EXCHANGE_ZONE = "America/New_York"
-"""Zone of every clock decision (DATA-8)."""
+NS_PER_MINUTE = 60 * NS_PER_SECOND
 
 
 class Bars:
@@ -216,16 +214,27 @@ def previous_bar(x: Float, bars: Bars) -> Float:
 
 
 @shared
-def local_time(bars: Bars) -> pd.DatetimeIndex:
-    """Return the start of each bar on New York's clock (DATA-8)."""
-    return pd.DatetimeIndex(bars.market.event_time, tz="UTC").tz_convert(EXCHANGE_ZONE)
+def local_clock(bars: Bars) -> Int:
+    """Return what New York's clock shows at the start of each bar, in ns since its 1970-01-01 (DATA-8)."""
+    return local_time(bars.market.event_time)
 
 
 @shared
 def local_minute(bars: Bars) -> Float:
     """Return minutes since New York's midnight at the start of each bar, fractions included."""
-    clock = local_time(bars)
-    return clock.hour.to_numpy() * 60.0 + clock.minute.to_numpy() + clock.second.to_numpy() / 60.0
+    return (local_clock(bars) % NS_PER_DAY) / NS_PER_MINUTE
+
+
+@shared
+def trading_day(bars: Bars) -> Int:
+    """Return the day that each bar is traded for, in days since 1970-01-01; 18:00 begins the next day."""
+    return (local_clock(bars) + 6 * 60 * NS_PER_MINUTE) // NS_PER_DAY
+
+
+@shared
+def weekday(bars: Bars) -> Int:
+    """Return the day of the week of `trading_day`, 0 for Monday; 1970-01-01 was a Thursday."""
+    return (trading_day(bars) + 3) % 7
 
 
 @shared
@@ -233,4 +242,4 @@ def minutes_since_open(bars: Bars) -> Float:
     """Return minutes from the start of the session's first bar to the start of this one."""
     start = bars.market.event_time
     session_first = run_starts(bars.market.session)
-    return (start - start[session_first]) / (60.0 * NANOSECONDS)
+    return (start - start[session_first]) / NS_PER_MINUTE

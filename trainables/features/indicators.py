@@ -1,10 +1,10 @@
 """The indicator kit IND-1..12: arrays in, arrays out.
 
-`first` is as in `trainables.features.rolling`: no indicator looks across the start of a run. Results are NaN in warm-up.
-A denominator below DEGENERATE gives the neutral value that the function states (IND-12).
+`first` is as in `trainables.features.rolling`: no indicator looks across the start of a run. Results are NaN in
+warm-up. A denominator below DEGENERATE gives the neutral value that the function states (IND-12).
 
-TA-Lib is used where its definition is the specification's: SMA, EMA, true range and its Wilder average, highest, lowest,
-parabolic stop. Where it is not, a compiled pass stands here and the function says what TA-Lib does differently:
+TA-Lib is used where its definition is the specification's: SMA, EMA, true range and its Wilder average, highest,
+lowest, parabolic stop. Where it is not, a compiled pass stands here and the function says what TA-Lib does differently:
 
 - RSI: 0 instead of 50 on flat prices.
 - ADX, +DI, -DI: the Wilder sums start with n-1 values instead of n; the difference dies out as (1-1/n)^t.

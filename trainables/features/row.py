@@ -11,7 +11,7 @@ from trainables.features.rolling import Float
 from trainables.features.settings import FeatureSettings
 
 Kind = Literal["number", "price", "distance", "category"]
-"""price: a price level; distance: a difference of prices; category: takes two or three values; number: anything else."""
+"""price: a price level; distance: a difference of prices; category: two or three values; number: anything else."""
 
 Lookback = Callable[[FeatureSettings, int], int]
 """Bars needed, given the settings and the bars per session."""

@@ -1,7 +1,7 @@
 """Persistent homology of price paths (FEAT-CB-37): one number that is high for cycles and 0 for lines.
 
 A window of prices is z-scored, embedded by delays (Takens 1981), thinned evenly, and its Vietoris-Rips complex is grown
-up to the enclosing radius, beyond which nothing changes (the complex is a cone). GUDHI finds the one-dimensional classes.
+up to the enclosing radius, beyond which nothing changes (the complex is a cone). GUDHI finds the loops.
 """
 
 from __future__ import annotations

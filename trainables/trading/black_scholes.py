@@ -56,7 +56,7 @@ def greeks(
 ) -> Greeks:
     """Return delta, gamma, vega and theta; arguments as in `price`, with `years` and `volatility` above zero.
 
-    They satisfy vega = gamma spot^2 volatility years, and where the rate is zero theta = -1/2 volatility^2 spot^2 gamma.
+    They satisfy vega = gamma spot^2 volatility years and, at rate zero, theta = -1/2 volatility^2 spot^2 gamma.
     At expiry, or without volatility, gamma, vega and theta do not exist: NaN.
     """
     spot, strike, years, volatility, rate, sign = _floats(spot, strike, years, volatility, rate, is_call)

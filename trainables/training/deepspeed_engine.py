@@ -200,7 +200,10 @@ class DeepSpeedEngine:
         engine, self._engine = self._engine, None
         engine.destroy()
         if hasattr(engine.optimizer, "fp32_partitioned_groups_flat"):
-            for emptied in (*engine.module.parameters(), engine.optimizer, engine):
-                vars(emptied).clear()
+            for parameter in engine.module.parameters():
+                vars(parameter).clear()
+                parameter.data = torch.empty(0)
+            vars(engine.optimizer).clear()
+            vars(engine).clear()
         del engine
         gc.collect()

@@ -78,7 +78,9 @@ class Engine(Protocol):
         ...
 
 
-def open_engine(name: EngineName, model: nn.Module, loss: LossFunction, config: FamilyConfig, device: torch.device) -> Engine:
+def open_engine(
+    name: EngineName, model: nn.Module, loss: LossFunction, config: FamilyConfig, device: torch.device
+) -> Engine:
     """Wrap a model in the engine of that name; `auto` is DeepSpeed where it is installed (TRAIN-16, TRAIN-17).
 
     Args:
@@ -96,7 +98,9 @@ def open_engine(name: EngineName, model: nn.Module, loss: LossFunction, config: 
         try:
             from trainables.training.deepspeed_engine import DeepSpeedEngine
         except ImportError as error:
-            raise ImportError("engine: deepspeed cannot be imported; pip install deepspeed, or set engine: plain") from error
+            raise ImportError(
+                "engine: deepspeed cannot be imported; pip install deepspeed, or set engine: plain"
+            ) from error
         return DeepSpeedEngine(model, loss, config, device)
     from trainables.training.plain_engine import PlainEngine
 
@@ -134,9 +138,7 @@ def read_moments(
     return moments, updates
 
 
-def write_moments(
-    optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter], state: EngineState
-) -> None:
+def write_moments(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter], state: EngineState) -> None:
     """Put running means into an AdamW that holds the parameters themselves."""
     for name, parameter in parameters.items():
         if name in state.moments.get(MOMENTS[0], {}):
