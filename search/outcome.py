@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .trial import Trial
@@ -45,8 +45,3 @@ def fold_rows(trials: Iterable[Trial]) -> Iterator[dict[str, Any]]:
                     "n_scored": seen.n_scored,
                     "share": seen.share,
                 }
-
-
-def best_config(trial: Trial, config: Mapping[str, Any], **sections: Any) -> dict[str, Any]:
-    """Return what `python -m trainables.train --config` reads: the whole config, the sections that it ran under, its seed."""
-    return {"family": sections.pop("family"), "config": dict(config), "seed": trial.seed, **sections}

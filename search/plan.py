@@ -11,7 +11,6 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
-
 from rich.console import Console
 from rich.table import Table
 
@@ -164,7 +163,9 @@ def fold_dates(market: Outline) -> list[FoldDates]:
 
 def day(instant_ns: int) -> str:
     """Return the ISO date in New York of an instant, ns UTC."""
-    return datetime.fromtimestamp(int(instant_ns) / 1e9, UTC).astimezone(ZoneInfo("America/New_York")).date().isoformat()
+    return (
+        datetime.fromtimestamp(int(instant_ns) / 1e9, UTC).astimezone(ZoneInfo("America/New_York")).date().isoformat()
+    )
 
 
 def _sizes(space: Space, config_class: Any, seed: int) -> list[ModelSize]:

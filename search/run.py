@@ -16,17 +16,24 @@ if Path(sys.path[0] or ".").resolve() == ROOT / "search":
 
 import argparse  # noqa: E402
 import json  # noqa: E402
+import logging  # noqa: E402
 import secrets  # noqa: E402
+import shutil  # noqa: E402
 import time  # noqa: E402
-from collections.abc import Callable, Mapping, Sequence  # noqa: E402
-from dataclasses import dataclass  # noqa: E402
+from collections.abc import Iterator, Sequence  # noqa: E402
+from contextlib import contextmanager  # noqa: E402
+from dataclasses import asdict, dataclass  # noqa: E402
+from datetime import UTC, datetime  # noqa: E402
 from typing import TYPE_CHECKING, Any  # noqa: E402
 
 if TYPE_CHECKING:
+    from analysis.tracking import Tracker
+
     from search.settings import SpaceFile
     from search.space_file import Document
     from search.study import Study
-    from search.trial import Rung, Trial
+    from search.trial import Config, Rung, Trial
+    from trainables.data.dataset import Dataset
     from trainables.data.loader import MarketOutline
     from trainables.protocol import Assignment
 
@@ -119,13 +126,16 @@ def _search(chosen: argparse.Namespace) -> int:
         if chosen.resume is None:
             shutil.rmtree(run_dir, ignore_errors=True)
         raise
-    with _logging_to(run_dir / "log.txt"), _open_study(setup, run_dir, dataset, bool(chosen.resume)) as study:
+    with _log(run_dir / "log.txt"), _open_study(setup, run_dir, dataset, is_resumed=bool(chosen.resume)) as study:
+        plan = _plan_file(setup, run_dir, study, dataset)
+        tracker = _track(setup, run_dir, study)
         begun = time.monotonic()
-        with _mirror(setup, run_dir, study) as mirror:
-            ending = _run(setup, run_dir, study)
-            code = _conclude(setup, run_dir, study, dataset, time.monotonic() - begun)
-            mirror.submit_artifacts()
-    return 130 if ending == "interrupted" else code
+        ending = _run(setup, run_dir, study)
+        wall_s = plan["wall_s"] + time.monotonic() - begun
+        code = _conclude(setup, run_dir, study, {**plan, "wall_s": wall_s}, ending)
+        tracker.finish(FLUSH_S)
+    print(run_dir)
+    return code
 
 
 def _set_up(chosen: argparse.Namespace) -> Setup:
@@ -171,7 +181,9 @@ def _read_space(chosen: argparse.Namespace) -> tuple[SpaceFile, Document, str]:
     flags += [f"tracking.uri={json.dumps(chosen.mlflow_uri)}"] * (chosen.mlflow_uri is not None)
     if chosen.resume is None:
         if chosen.space is None:
-            raise SpaceError("--space: expected a space file, found none; try --space spaces/condor.yaml --profile laptop")
+            raise SpaceError(
+                "--space: expected a space file, found none; try --space spaces/condor.yaml --profile laptop"
+            )
         overrides = [*chosen.overrides, *flags]
         spec, document = load(chosen.space, model=model, profile=chosen.profile, overrides=overrides)
         if spec.search.seed is None:
@@ -186,7 +198,9 @@ def _read_space(chosen: argparse.Namespace) -> tuple[SpaceFile, Document, str]:
     saved = load(kept, model=model)[1].content
     given = document.content
     if chosen.space is not None:
-        fresh = load(chosen.space, model=model, profile=chosen.profile, overrides=[*chosen.overrides, *flags])[1].content
+        fresh = load(chosen.space, model=model, profile=chosen.profile, overrides=[*chosen.overrides, *flags])[
+            1
+        ].content
         given = {**fresh, "search": {**fresh["search"], "seed": fresh["search"]["seed"] or saved["search"]["seed"]}}
     if found := differences(saved, given):
         raise SpaceError(tuple(f"--resume {chosen.resume}: {line}" for line in found))
@@ -251,7 +265,10 @@ def _open_study(setup: Setup, run_dir: Path, dataset: Dataset, is_resumed: bool)
         "ladder": setup.ladder,
         "n_trials": spec.budget.trials,
         "objectives": [Objective(o.metric, "min" if o.direction == "minimize" else "max") for o in spec.objectives],
-        "optimizer": {"name": search.optimizer, **({"n_startup": search.n_startup} if search.optimizer == "tpe" else {})},
+        "optimizer": {
+            "name": search.optimizer,
+            **({"n_startup": search.n_startup} if search.optimizer == "tpe" else {}),
+        },
         "stopping": {"name": search.stopping.rule, **search.stopping.model_dump(exclude={"rule"})},
         "seed": setup.seed,
         "enqueue": search.enqueue,
@@ -321,3 +338,109 @@ def _assignment(setup: Setup, run_dir: Path, trial: Trial) -> Assignment:
         run_dir=str(run_dir.resolve()),
         options={"engine": spec.resources.engine, "threads": spec.resources.threads},
     )
+
+
+def _plan_file(setup: Setup, run_dir: Path, study: Study, dataset: Dataset) -> dict[str, Any]:
+    """Write `plan.json`, what the reports read beside the tables; a resumed run keeps its start and its wall time."""
+    from analysis.run_folder import write_plan
+    from search.plan import day, fold_dates
+
+    file = run_dir / "plan.json"
+    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    header, spec = study.history.header, setup.spec
+    plan = {
+        "family": spec.family,
+        "seed": setup.seed,
+        "objectives": [{"metric": o.metric, "direction": o.direction} for o in study.charter.objectives],
+        "folds": [asdict(fold) for fold in fold_dates(setup.market)],
+        "ladder": [[rung.fold, rung.share] for rung in setup.ladder],
+        "marks": dict(dataset.marks),
+        "data_snapshot": dataset.snapshot,
+        "commit": header["commit"],
+        "versions": header["versions"],
+        "started_utc": before.get("started_utc", datetime.now(UTC).isoformat(timespec="seconds")),
+        "ended_utc": None,
+        "wall_s": before.get("wall_s") or 0.0,
+        "vault": {
+            "start": day(setup.market.plan.vault_start),
+            "end": day(setup.market.plan.vault_end - 1),
+            "openings": 0,
+        },
+        "optimizer": spec.search.optimizer,
+        "stopping": spec.search.stopping.rule,
+        "n_trials": spec.budget.trials,
+        "data": spec.data.source,
+        "constraints_sha256": header["constraints_sha256"],
+    }
+    write_plan(run_dir, plan)
+    return plan
+
+
+def _track(setup: Setup, run_dir: Path, study: Study) -> Tracker:
+    """Start the mirror in MLflow on what the journal holds, and keep it told."""
+    from analysis.tracking import NoTracker, start
+
+    tracking = setup.spec.tracking
+    tracker = start(run_dir, uri=tracking.uri, experiment=tracking.experiment) if tracking.enabled else NoTracker()
+    tracker.replay(asdict(event) for event in study.events())
+    study.subscribe(lambda event, _: tracker.submit(asdict(event)))
+    return tracker
+
+
+def _conclude(setup: Setup, run_dir: Path, study: Study, plan: dict[str, Any], ending: str) -> int:
+    """Write tables, ranking, report and best config; print the ranking and what to type next; return the exit code."""
+    from analysis.reports import console, page
+    from analysis.run_folder import RunFolder, write_plan, write_tables
+    from search.outcome import fold_rows, trial_rows
+
+    trials = list(study.trials.values())
+    ended = datetime.now(UTC).isoformat(timespec="seconds") if ending == "finished" else None
+    write_plan(run_dir, {**plan, "ended_utc": ended})
+    write_tables(run_dir, trial_rows(trials), fold_rows(trials))
+    board = page.write(RunFolder(run_dir))
+    if board.leader is not None:
+        _write_best(setup, run_dir, study.trials[board.leader.trial_id])
+    console.show(board, run_dir)
+    if ending != "finished":
+        print(f"{ending}: go on with   python search/run.py --resume {run_dir}")
+    if study.stop_reason:
+        print(f"the search stopped: {study.stop_reason}")
+    return 130 if ending == "interrupted" else 0 if board.ranked else 1
+
+
+def _write_best(setup: Setup, run_dir: Path, trial: Trial) -> None:
+    """Write `best_config.yaml`, which `python -m trainables.train --config` trains again."""
+    from search.yaml_writer import write_yaml
+
+    assignment = _assignment(setup, run_dir, trial)
+    text = write_yaml(
+        {
+            "family": assignment.family,
+            "config": dict(assignment.config),
+            "data": dict(assignment.data),
+            "folds": dict(assignment.folds),
+            "seed": assignment.seed,
+        }
+    )
+    (run_dir / "best_config.yaml").write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _log(path: Path) -> Iterator[None]:
+    """Send log records and Python's warnings to the run's log file."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        root.removeHandler(handler)
+        handler.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
