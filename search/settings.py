@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, create_model, model_validator
 
-from search.parameters import Parameter, StrictModel, Value
+from search.parameters import Parameter, StrictModel, Value, shown
 from search.space import Problem, Space, condition_problems
 
 MOST_TRIALS = 1_000_000
@@ -232,6 +232,31 @@ def json_schema(model: type[BaseModel]) -> dict[str, Any]:
     definitions["Profile"] = {"type": "object", "additionalProperties": False, "properties": partial}
     sections["profiles"] |= {"additionalProperties": {"$ref": "#/$defs/Profile"}}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+IDENTITY = ("data", "folds", "family", "parameters", "search", "fidelity", "objectives")
+"""Sections that make a search what it is; the others may change when it is resumed."""
+
+
+def differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what keeps a run from being resumed with another file: one line per value that identifies the search.
+
+    Args:
+        saved: Content of the run's space file (`Document.content`).
+        given: Content of the file that it shall be resumed with.
+    """
+    found: list[str] = []
+    for section in IDENTITY:
+        _compare(section, saved.get(section), given.get(section), found)
+    return tuple(found)
+
+
+def _compare(key: str, saved: Any, given: Any, found: list[str]) -> None:
+    if isinstance(saved, Mapping) and isinstance(given, Mapping):
+        for name in dict.fromkeys((*saved, *given)):
+            _compare(f"{key}.{name}", saved.get(name), given.get(name), found)
+    elif saved != given:
+        found.append(f"{key}: expected {shown(saved)} as in the run, found {shown(given)}; start a new run instead")
 
 
 def _require_tag(definition: dict[str, Any]) -> None:

@@ -11,7 +11,6 @@ import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,9 +37,9 @@ class Row(NamedTuple):
 
     name: str
     kind: str
-    values: str
+    span: str
     default: str
-    condition: str
+    when: str
 
 
 class Space:
@@ -58,7 +57,7 @@ class Space:
         found = condition_problems(kinds)
         if found:
             raise SpaceError(tuple(f"{'.'.join(map(str, p.path))}: {p.text}" for p in found))
-        self.parameters: Mapping[str, Kind] = MappingProxyType({n: kinds[n] for n in _parents_first(kinds)[0]})
+        self.parameters: Mapping[str, Kind] = {n: kinds[n] for n in _parents_first(kinds)[0]}
         self._possible = self._possible_names()
 
     @property

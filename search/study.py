@@ -275,4 +275,5 @@ class Study:
         expected = self.charter.ladder[len(trial.observations)]
         found = Rung(index=observation.rung, fold=observation.fold, share=observation.share)
         if found != expected:
-            raise ProtocolError(f"{trial.trial_id}: expected a report of {expected}, found one of {found}")
+            wanted, had = (f"rung {r.index} (fold {r.fold}, share {r.share:g})" for r in (expected, found))
+            raise ProtocolError(f"{trial.trial_id}: expected a report of {wanted}, found one of {had}")

@@ -278,7 +278,7 @@ def _whole(folds: pl.DataFrame, metric: str) -> pl.DataFrame:
 
 
 def _fold_medians(board: Leaderboard, folds: pl.DataFrame, metric: str) -> dict[int, float]:
-    """Return the median of each fold over the ranked trials: the same trials on every fold; over all where none ranked."""
+    """Return the median of each fold over the ranked trials: the same trials on every fold; else over all."""
     rows = _whole(folds, metric)
     ranked = rows.filter(pl.col("trial_id").is_in([e.trial_id for e in board.ranked]))
     known = rows if ranked.is_empty() else ranked

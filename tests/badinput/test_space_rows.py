@@ -7,7 +7,7 @@ from pydantic import model_validator
 
 from search.errors import SpaceError
 from search.parameters import StrictModel
-from search.settings import SpaceFile, space_file_model
+from search.settings import SpaceFile, differences, space_file_model
 from search.space_file import load
 from search.validity import check_space, infeasible_reason
 from trainables.data.config import DataConfig, FoldsConfig
@@ -420,6 +420,24 @@ def test_a32_another_space_has_another_fingerprint_and_the_same_file_the_same(re
     assert read(text.replace("1e-4", "0.0001")).space().fingerprint() == first
     assert read(text.replace("1e-4", "2e-4")).space().fingerprint() != first
     assert read(text.replace("n: 1", "n: 2")).space().fingerprint() != first
+
+
+def test_a32_what_differs_from_the_run_is_named_and_what_may_differ_is_not(read):
+    def content(text: str, **options) -> dict:
+        assert isinstance(read(text, **options), SpaceFile)
+        return read.document.content
+
+    text = parameters("lr: {type: float, low: 1e-4, high: 1e-2}", "n: 1")
+    saved = content(text)
+    harmless = ["budget.trials=99", "resources.threads=4", "tracking.enabled=false"]
+    assert differences(saved, content(text, overrides=harmless)) == ()
+    changes = ["parameters.lr.high=1", "data.price_scale=2", "parameters.k=3"]
+    changes.append("objectives=[{metric: ic, direction: maximize}]")
+    found = "\n".join(differences(saved, content(text, overrides=changes)))
+    assert "data.price_scale: expected 1.0 as in the run, found 2.0; start a new run instead" in found
+    assert "parameters.lr.high: expected 0.01 as in the run, found 1.0" in found
+    assert "parameters.k: expected null as in the run, found {" in found
+    assert "objectives: expected" in found
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "x" * 300, "\U0001f680", "-leading", "", ".hidden", "a b", "a\\n"])

@@ -224,7 +224,7 @@ def test_something_fixed_switches_its_children_off_down_the_line():
     assert space.free == ("lookback",)
     assert space.reach() == {"trajectory": (False,), "lookback": (16, 32)}
     assert space.n_points() == 2
-    assert [row.condition for row in space.describe()][1:3] == ["never: trajectory = true", "never: diffusion = true"]
+    assert [row.when for row in space.describe()][1:3] == ["never: trajectory = true", "never: diffusion = true"]
 
 
 def test_reach_gives_every_discrete_value_and_both_ends_of_the_rest():
@@ -299,7 +299,7 @@ def test_inputs_are_not_changed():
 def test_the_table_says_kind_range_default_and_condition():
     row = {r.name: r for r in mixed().describe()}
     assert row["lr"] == ("lr", "float", "1e-05 .. 0.01 log", "0.001", "")
-    assert row["n_experts"].condition == "moe = soft or topk"
+    assert row["n_experts"].when == "moe = soft or topk"
     assert row["seeded"][1:] == ("fixed", "= true", "", "")
 
 

@@ -1,13 +1,15 @@
 """Whether a space fits a family, and whether the space files of the project fit theirs."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from jsonschema import Draft202012Validator
 from pydantic import Field, model_validator
 
 from search.parameters import StrictModel
-from search.settings import space_file_model
+from search.settings import json_schema, space_file_model
 from search.space import Choice, Float, Int, Ordered, Space
 from search.space_file import Document, load
 from search.validity import check_space, infeasible_reason
@@ -105,6 +107,19 @@ def test_every_space_file_fits_its_family(name, profile):
     assert problems == ()
     assert warnings == ()
     assert infeasible_reason(space.complete({}), family) is None
+
+
+@pytest.mark.parametrize("name", ["condor.yaml", "mlp.yaml"])
+def test_every_space_file_is_valid_for_an_editor(name):
+    tree = read_text((SPACES / name).read_text(), name).plain()
+    schema = json.loads((SPACES / "schema.json").read_text())
+    assert [error.message for error in Draft202012Validator(schema).iter_errors(tree)] == []
+    tree["parameters"]["lr"] |= {"hgih": 3}
+    assert list(Draft202012Validator(schema).iter_errors(tree))
+
+
+def test_the_schema_in_the_folder_is_that_of_the_models():
+    assert json.loads((SPACES / "schema.json").read_text()) == json_schema(MODEL)
 
 
 @pytest.mark.requirement("SEARCH-3")
