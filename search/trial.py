@@ -63,7 +63,9 @@ def ladder(n_folds: int, rungs_per_fold: int = 1) -> tuple[Rung, ...]:
         ValueError: Either number is below 1.
     """
     if n_folds < 1 or rungs_per_fold < 1:
-        raise ValueError(f"ladder: expected at least one fold and one rung a fold, found {n_folds} and {rungs_per_fold}")
+        raise ValueError(
+            f"ladder: expected at least one fold and one rung a fold, found {n_folds} and {rungs_per_fold}"
+        )
     points = [(f, (k + 1) / rungs_per_fold) for f in range(n_folds) for k in range(rungs_per_fold)]
     return tuple(Rung(index=i, fold=f, share=s) for i, (f, s) in enumerate(points))
 
