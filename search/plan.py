@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -115,7 +116,7 @@ def gather(spec: SpaceFile, config_class: Any, market: Outline, ladder: Sequence
     visits = expected_visits(spec.budget.trials, ladder, milestones, eta)
     sizes = sorted(_sizes(space, config_class, seed), key=lambda size: size.n_parameters)
     folds = fold_dates(market)
-    typical = config_class(**sizes[len(sizes) // 2].config)
+    typical = config_class.model_validate_json(json.dumps(sizes[len(sizes) // 2].config))
     n_rows = sum(fold.n_train for fold in folds) / len(folds)
     on_gpu = spec.resources.gpus_per_trial > 0
     flops = 3 * typical.forward_flops() * n_rows * typical.epochs
@@ -170,10 +171,10 @@ def day(instant_ns: int) -> str:
 
 def _sizes(space: Space, config_class: Any, seed: int) -> list[ModelSize]:
     """Return the sizes of feasible configs: both corners of the space and 200 points of it."""
-    corners = [space.decode(np.full(len(space.parameters), end)) for end in (0.0, 1.0)]
+    corners = [space.decode(np.full(len(space.free), end)) for end in (0.0, 1.0)]
     drawn = [space.sample(generator(seed, "sizes", i)) for i in range(200)]
     feasible = [c for c in (*corners, *drawn) if infeasible_reason(c, config_class) is None]
-    models = [(c, config_class(**c)) for c in feasible]
+    models = [(c, config_class.model_validate_json(json.dumps(c))) for c in feasible]
     return [ModelSize(n_parameters=m.n_parameters(), memory_bytes=m.memory_bytes(), config=c) for c, m in models]
 
 

@@ -236,7 +236,7 @@ def _check_data(setup: Setup, run_dir: Path) -> Dataset:
     from trainables.data.folds import check_folds
 
     spec, space = setup.spec, setup.spec.space()
-    config = setup.config_class(**space.complete({}))
+    config = _full_config(setup, space.complete({}))
     dataset = family(spec.family).dataset(config, spec.data, spec.folds, space.reach(), run_dir / "store")
     lookback = setup.config_class.scored_lookback(space.reach())
     check_folds(
@@ -322,6 +322,11 @@ def _run(setup: Setup, run_dir: Path, study: Study) -> str:
         )
 
 
+def _full_config(setup: Setup, config: Config) -> Any:
+    """Return the family's config: what the space leaves out takes its default."""
+    return setup.config_class.model_validate_json(json.dumps(dict(config)))
+
+
 def _assignment(setup: Setup, run_dir: Path, trial: Trial) -> Assignment:
     from trainables.protocol import Assignment
 
@@ -329,7 +334,7 @@ def _assignment(setup: Setup, run_dir: Path, trial: Trial) -> Assignment:
     return Assignment(
         trial_id=trial.trial_id,
         family=spec.family,
-        config=setup.config_class(**trial.config).model_dump(mode="json"),
+        config=_full_config(setup, trial.config).model_dump(mode="json"),
         data=spec.data.model_dump(mode="json"),
         folds=spec.folds.model_dump(mode="json"),
         reach=spec.space().reach(),
@@ -381,7 +386,7 @@ def _track(setup: Setup, run_dir: Path, study: Study) -> Tracker:
     from analysis.tracking import NoTracker, start
 
     tracking = setup.spec.tracking
-    tracker = start(run_dir, uri=tracking.uri, experiment=tracking.experiment) if tracking.enabled else NoTracker()
+    tracker = start(run_dir, uri=tracking.uri) if tracking.enabled else NoTracker()
     tracker.replay(asdict(event) for event in study.events())
     study.subscribe(lambda event, _: tracker.submit(asdict(event)))
     return tracker

@@ -38,15 +38,12 @@ class MarketOutline:
 
     Attributes:
         plan: Folds and vault.
-        n_rows: Number of bars, those of the vault included.
-        first, last: When the first and the last bar are known, ns UTC.
+        known_time: (n_bars,) When each bar is known, ns UTC, those of the vault included.
         marks: What is modelled, not measured, and what was dropped.
     """
 
     plan: FoldPlan
-    n_rows: int
-    first: int
-    last: int
+    known_time: NDArray[np.int64]
     marks: Mapping[str, str]
 
 
@@ -120,9 +117,7 @@ def outline(data: DataConfig, folds: FoldsConfig) -> MarketOutline:
     placed = place_bars(data)
     return MarketOutline(
         plan=plan_folds(placed.known_time, folds),
-        n_rows=len(placed.bars),
-        first=int(placed.known_time[0]),
-        last=int(placed.known_time[-1]),
+        known_time=placed.known_time,
         marks=_marks(data, placed),
     )
 
