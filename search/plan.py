@@ -125,7 +125,7 @@ def gather(spec: SpaceFile, config_class: Any, market: Outline, ladder: Sequence
         family=spec.family,
         data=f"{getattr(spec.data, 'source', '')}: {len(times):,} bars, {day(times[0])} to {day(times[-1])}",
         marks=market.marks,
-        parameters=[(row.name, row.span, row.when) for row in space.describe()],
+        parameters=[(row.name, row.span, row.when) for row in space.describe() if not row.when.startswith("never")],
         folds=folds,
         vault=(day(market.plan.vault_start), day(market.plan.vault_end - 1)),
         ladder=ladder,
@@ -184,6 +184,7 @@ def show(console: Console, plan: Plan) -> None:
     for name, text in plan.marks.items():
         console.print(f"  [yellow]{name}: {text}[/yellow]")
     console.print(_parameters(plan))
+    console.print(_fixed(plan), style="dim", highlight=False)
     console.print(_folds(plan))
     console.print(f"vault (no trial reads it): {plan.vault[0]} to {plan.vault[1]}")
     console.print(f"{plan.n_trials} trials proposed by {plan.optimizer}; stopping rule: {plan.stopping}")
@@ -204,8 +205,13 @@ def show(console: Console, plan: Plan) -> None:
 def _parameters(plan: Plan) -> Table:
     table = Table("parameter", "range", "when", title="what varies", title_justify="left", box=None, pad_edge=False)
     for name, reach, when in plan.parameters:
-        table.add_row(name, reach, when)
+        if not reach.startswith("="):
+            table.add_row(name, reach, when)
     return table
+
+
+def _fixed(plan: Plan) -> str:
+    return "fixed: " + ", ".join(f"{name} {reach}" for name, reach, _ in plan.parameters if reach.startswith("="))
 
 
 def _folds(plan: Plan) -> Table:

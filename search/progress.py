@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections import deque
@@ -17,6 +18,7 @@ from rich.text import Text
 from .trial import Trial, TrialState
 
 N_RECENT = 6
+_log = logging.getLogger(__name__)
 BAD = (TrialState.FAILED, TrialState.DIVERGED, TrialState.OUT_OF_MEMORY, TrialState.INFEASIBLE, TrialState.LOST)
 
 
@@ -74,6 +76,7 @@ class Progress:
 
     def _announce(self, trial: Trial) -> None:
         line = self._sentence(trial)
+        _log.info(line.plain)
         if self._live:
             self._recent.append(line)
         else:
