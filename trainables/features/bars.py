@@ -16,6 +16,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from trainables.data.market import Market
 from trainables.features import indicators
@@ -215,10 +216,28 @@ def previous_bar(x: Float, bars: Bars) -> Float:
     return lagged(x, bars.segment_first, 1)
 
 
+def to_exchange_zone(event_time: Int) -> pd.DatetimeIndex:
+    """Return ns UTC on New York's clock (DATA-8)."""
+    return pd.DatetimeIndex(event_time, tz="UTC").tz_convert(EXCHANGE_ZONE)
+
+
 @shared
 def local_time(bars: Bars) -> pd.DatetimeIndex:
-    """Return the start of each bar on New York's clock (DATA-8)."""
-    return pd.DatetimeIndex(bars.market.event_time, tz="UTC").tz_convert(EXCHANGE_ZONE)
+    """Return the start of each bar on New York's clock."""
+    return to_exchange_zone(bars.market.event_time)
+
+
+@shared
+def trading_day(bars: Bars) -> NDArray[np.datetime64]:
+    """Return the day that each bar is traded for: bars from 18:00 on belong to the next day."""
+    shifted = local_time(bars).tz_localize(None) + pd.Timedelta(hours=6)
+    return shifted.normalize().to_numpy().astype("datetime64[ns]")
+
+
+@shared
+def weekday(bars: Bars) -> Int:
+    """Return the day of the week of `trading_day`, 0 for Monday."""
+    return (trading_day(bars).astype("datetime64[D]").astype(np.int64) + 3) % 7
 
 
 @shared

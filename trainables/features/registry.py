@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.data.market import Market
-from trainables.features import condor, primitives
+from trainables.features import condor, mes, nq, primitives, scaling
 from trainables.features.bars import Bars
-from trainables.features.row import FeatureRow
+from trainables.features.row import FeatureRow, Kind
 from trainables.features.schemas import SCHEMAS
 from trainables.features.settings import FeatureSettings
 
 REGISTRY: Mapping[str, FeatureRow] = MappingProxyType(
-    {f"{row.family}.{row.name}": row for module in (condor, primitives) for row in module.ROWS}
+    {f"{row.family}.{row.name}": row for module in (condor, primitives, nq, mes, scaling) for row in module.ROWS}
 )
 """`family.name` -> row, for every feature of every schema."""
 
@@ -55,10 +55,10 @@ def compute(schema: str, market: Market, settings: FeatureSettings) -> tuple[NDA
     """
     rows = rows_of(schema)
     bars = Bars(market, settings)
-    by_column = np.empty((len(rows), len(market)), dtype=np.float32)
-    for column, row in zip(by_column, rows, strict=True):
-        column[:] = row.function(bars)
-    return np.ascontiguousarray(by_column.T), tuple(row.name for row in rows)
+    features = np.empty((len(market), len(rows)), dtype=np.float32)
+    for column, row in enumerate(rows):
+        features[:, column] = row.function(bars)
+    return features, tuple(row.name for row in rows)
 
 
 def lookback(schema: str, settings: FeatureSettings, bars_per_session: int) -> int:
@@ -69,6 +69,16 @@ def lookback(schema: str, settings: FeatureSettings, bars_per_session: int) -> i
 def groups(schema: str) -> tuple[str, ...]:
     """Return the semantic group of each column."""
     return tuple(row.group for row in rows_of(schema))
+
+
+def kinds(names: Sequence[str]) -> tuple[Kind, ...]:
+    """Return how scaling may treat columns that are known by name only.
+
+    Columns of one matrix come from one family: the one that has most of the names. Names it lacks are numbers.
+    """
+    families = {row.family for row in REGISTRY.values()}
+    family = max(sorted(families), key=lambda family: sum(f"{family}.{name}" in REGISTRY for name in names))
+    return tuple(REGISTRY[key].kind if (key := f"{family}.{name}") in REGISTRY else "number" for name in names)
 
 
 def fingerprint(schema: str, settings: FeatureSettings) -> str:

@@ -171,7 +171,7 @@ def _check(node: ast.expr, where: str) -> None:
             _check_arguments(name, arguments, where)
         case _:
             raise ValueError(
-                f"{where}: expected numbers, names, + - * / ** and calls, found {ast.unparse(node)!r}; rewrite this part"
+                f"{where}: expected numbers, names, + - * / ** and calls, found {ast.unparse(node)!r}; rewrite it"
             )
 
 
@@ -222,31 +222,42 @@ def _extreme(name: str, x: Float, bars: Bars, n: int) -> Float:
 
 
 def evaluate(node: ast.expr, bars: Bars) -> Float:
-    """Return the values of a parsed formula, (n_bars,) float64; calls that occur twice are computed once."""
-    values = np.asarray(_evaluate(node, bars), dtype=np.float64)
-    return np.broadcast_to(values, len(bars))
+    """Return the values of a parsed formula, (n_bars,) float64; a call that occurs twice in it is computed once."""
+    return _Evaluation(bars).series(node)
 
 
-def _evaluate(node: ast.expr, bars: Bars) -> Any:
-    settings, per_session = bars.settings, bars.market.bars_per_session
-    match node:
-        case ast.Name(id=name) if name in VARIABLES:
-            return VARIABLES[name].values(bars)
-        case ast.BinOp(left=left, right=right, op=op):
-            return OPERATORS[type(op)](_evaluate(left, bars), _evaluate(right, bars))
-        case ast.UnaryOp(operand=operand):
-            return -_evaluate(operand, bars)
-        case ast.Call(func=ast.Name(id=name), args=arguments):
-            function = FUNCTIONS[name]
-            return bars.once(
-                ("rule", ast.unparse(node)),
-                lambda: function.apply(
-                    bars,
-                    *(evaluate(a, bars) for a in arguments[: function.n_series]),
-                    *(_number(a, settings, per_session) for a in arguments[function.n_series :]),
-                ),
-            )
-    return _number(node, settings, per_session)
+class _Evaluation:
+    """The values of one formula; its calls are remembered only as long as it lives, to hold little memory."""
+
+    def __init__(self, bars: Bars) -> None:
+        self.bars = bars
+        self.calls: dict[str, Float] = {}
+
+    def series(self, node: ast.expr) -> Float:
+        values = np.asarray(self.value(node), dtype=np.float64)
+        return values if values.ndim else np.full(len(self.bars), values)
+
+    def value(self, node: ast.expr) -> Any:
+        match node:
+            case ast.Name(id=name) if name in VARIABLES:
+                return VARIABLES[name].values(self.bars)
+            case ast.BinOp(left=left, right=right, op=op):
+                return OPERATORS[type(op)](self.value(left), self.value(right))
+            case ast.UnaryOp(operand=operand):
+                return -self.value(operand)
+            case ast.Call(func=ast.Name(id=name), args=arguments):
+                text = ast.unparse(node)
+                if text not in self.calls:
+                    self.calls[text] = self.call(FUNCTIONS[name], arguments)
+                return self.calls[text]
+        return self.number(node)
+
+    def call(self, function: Function, arguments: list[ast.expr]) -> Float:
+        series = [self.series(a) for a in arguments[: function.n_series]]
+        return function.apply(self.bars, *series, *map(self.number, arguments[function.n_series :]))
+
+    def number(self, node: ast.expr) -> float:
+        return _number(node, self.bars.settings, self.bars.market.bars_per_session)
 
 
 def lookback(node: ast.expr, settings: FeatureSettings, per_session: int) -> int:

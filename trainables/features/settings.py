@@ -52,11 +52,37 @@ class IndicatorSettings(StrictModel):
         return self
 
 
+class ClockSettings(StrictModel):
+    """Times of day in New York, in minutes since midnight (FEAT-SC-6, FEAT-MES-9, FEAT-NQ-3)."""
+
+    asia_open_minute: int = Field(default=1080, ge=0, lt=1440)
+    """18:00, where the Asian session begins."""
+    asia_close_minute: int = Field(default=240, ge=0, lt=1440)
+    """04:00, until which Asian trading overlaps the European session; our choice."""
+    europe_open_minute: int = Field(default=180, ge=0, lt=1440)
+    """03:00, where the European session begins."""
+    europe_close_minute: int = Field(default=690, ge=0, lt=1440)
+    """11:30, until which European trading overlaps the New York session; our choice."""
+    new_york_open_minute: int = Field(default=570, ge=0, lt=1440)
+    """09:30, where regular hours begin."""
+    new_york_close_minute: int = Field(default=960, ge=0, lt=1440)
+    """16:00, where regular hours end on full days."""
+    lunch_start_minute: int = Field(default=720, ge=0, lt=1440)
+    """12:00, start of the lunch hour."""
+    lunch_end_minute: int = Field(default=780, ge=0, lt=1440)
+    """13:00, end of the lunch hour."""
+    range_bars: int = Field(default=30, ge=1)
+    """Bars of the opening and of the closing range; our choice."""
+
+
 class FeatureSettings(StrictModel):
     """What may vary about features. Names equal the genes of chapter 12.3 where there is one."""
 
     indicators: IndicatorSettings = IndicatorSettings()
     """Periods of the standard indicators."""
+
+    clock: ClockSettings = ClockSettings()
+    """Times of day."""
 
     ewma_alpha: float = Field(default=0.06, gt=0, lt=1)
     """Weight of the newest squared return in `vol_ewma` (FEAT-CB-32, C-25)."""
@@ -122,6 +148,15 @@ class FeatureSettings(StrictModel):
     point_value_usd: float = Field(default=20.0, gt=0)
     """Dollars per index point in `dollar_volume`: 20 for NQ (FEAT-NQ-2)."""
 
+    surprise_n: int = Field(default=60, ge=2)
+    """Bars of the mean volume in `volume_delta` of the mes set (FEAT-MES-7)."""
+    higher_fast_n: int = Field(default=9, ge=2)
+    """Span of the fast average of a higher trend, in higher bars (FEAT-MES-10)."""
+    higher_slow_n: int = Field(default=21, ge=2)
+    """Span of the slow average of a higher trend, in higher bars (FEAT-MES-10)."""
+    higher_momentum_n: int = Field(default=5, ge=1)
+    """Higher bars of a higher momentum (FEAT-MES-10)."""
+
     levels_mode: Literal["relative", "raw"] = "relative"
     """Whether the scaling sets hold price levels or ratios to the close (FEAT-SC-1, C-16)."""
     profile_bins: int = Field(default=50, ge=5)
@@ -130,6 +165,20 @@ class FeatureSettings(StrictModel):
     """Share of volume inside the value area (FEAT-SC-3)."""
     profile_daily_n: int = Field(default=20, ge=2)
     """Trailing bars of a volume profile where a session has one bar (FEAT-SC-3)."""
+    scaling_regime_n: int = Field(default=252, ge=2)
+    """Sessions in the long mean of `volatility_regime`; of each session `scaling_regime_bars` bars count (FEAT-SC-3)."""
+    scaling_regime_bars: int = Field(default=20, ge=1)
+    """Bars per session in that count; one on daily bars (FEAT-SC-3)."""
+    volatility_n: int = Field(default=20, ge=2)
+    """Returns in the short deviation of `volatility_regime` (FEAT-SC-3)."""
+    vix_correlation_n: int = Field(default=60, ge=3)
+    """Sessions in the correlation of price and implied volatility (FEAT-SC-3)."""
+    weekday_n: int = Field(default=52, ge=1)
+    """Weeks in the mean return of a weekday (FEAT-SC-3)."""
+    vwap_short_n: int = Field(default=15, ge=1)
+    """Bars of the short rolling VWAP: 15 minutes on one-minute bars (FEAT-SC-1)."""
+    vwap_long_n: int = Field(default=60, ge=1)
+    """Bars of the long rolling VWAP: 60 minutes on one-minute bars (FEAT-SC-1)."""
     imbalance_n: int = Field(default=20, ge=2)
     """Bars of the order-flow imbalance (FEAT-SC-5)."""
 
