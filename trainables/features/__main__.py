@@ -66,7 +66,7 @@ def print_table(described: Sequence[dict[str, str | int | bool]]) -> None:
     for number, row in enumerate(described):
         table.add_row(str(number), *("yes" if v is True else "" if v is False else str(v) for v in row.values()))
     console = Console()
-    Console(width=console.width if console.is_terminal else 160).print(table)
+    Console(width=console.width if console.is_terminal else 200).print(table)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from trainables.data.sessions import schedule
 from trainables.data.zones import NS_PER_SECOND, instants
 from trainables.features import bars as kit
 from trainables.features.bars import Bars, shared
-from trainables.features.indicators import by_run, exponential_average, ratio
-from trainables.features.rolling import Float, lagged, rolling_mean, rolling_std
+from trainables.features.indicators import by_run, exponential_average, ratio, standard_deviation
+from trainables.features.rolling import Float, lagged, rolling_mean
 from trainables.features.row import FeatureRow, Kind, Lookback, bars_needed
 from trainables.features.schemas import MES_WEEKDAY
 from trainables.features.settings import FeatureSettings
@@ -50,7 +50,7 @@ def _return_over(n: int) -> Callable[[Bars], Float]:
 
 
 def _volatility_over(n: int) -> Callable[[Bars], Float]:
-    return lambda bars: rolling_std(kit.log_return(bars), bars.first, checked_seconds(bars, n))
+    return lambda bars: standard_deviation(kit.log_return(bars), bars.first, checked_seconds(bars, n))
 
 
 def _range_over(n: int) -> Callable[[Bars], Float]:

@@ -13,8 +13,8 @@ import numpy as np
 from trainables.features import bars as kit
 from trainables.features import sessions
 from trainables.features.bars import Bars, shared
-from trainables.features.indicators import ratio, rolling_vwap
-from trainables.features.rolling import Float, lagged, over_finite, rolling_mean, rolling_std
+from trainables.features.indicators import ratio, rolling_vwap, standard_deviation
+from trainables.features.rolling import Float, lagged, over_finite, rolling_mean
 from trainables.features.row import FeatureRow, Kind, Lookback, bars_needed
 from trainables.features.settings import FeatureSettings
 
@@ -70,7 +70,7 @@ def _session_momentum(n: int) -> Callable[[Bars], Float]:
 def volatility_regime(bars: Bars) -> Float:
     """Return the short deviation of returns over its long mean, which is cross-session (FEAT-SC-3)."""
     s = bars.settings
-    short = rolling_std(kit.log_return(bars), bars.first, s.volatility_n)
+    short = standard_deviation(kit.log_return(bars), bars.first, s.volatility_n)
     long = over_finite(rolling_mean, short, bars.segment_first, regime_n(s, bars.market.bars_per_session))
     return ratio(short, long, 1.0)
 
