@@ -243,8 +243,10 @@ def test_the_space_and_whatever_gives_trials_their_meaning_may_not_change(path: 
         pass
     other = {"data_snapshot": "bb", "commit": "2"}
     narrower = Space({**SPACE.parameters, "lr": Float(low=1e-5, high=1e-2, log=True), "kind": "ssm"})
+    turned = Space(dict(reversed(SPACE.parameters.items())))
     cases: list[tuple[type[Exception], str, dict[str, Any]]] = [
         (SpaceError, r"another in lr, kind", {"space": narrower}),
+        (SpaceError, r"another in its order", {"space": turned}),
         (JournalError, "own data_snapshot, found", {"header": other}),
         (JournalError, "own ladder, found", {"ladder": ladder(5)}),
         (JournalError, "own objectives, seed, found", {"objectives": [Objective("ic", "max")], "seed": 12}),
