@@ -1,0 +1,322 @@
+"""Ray Tune places trials; the study decides. Thin adapters between the two.
+
+Tune keeps no state that matters: its own snapshots and loggers are off, its folder is temporary, and a resumed search
+starts a fresh Tuner. What the adapters remember is which of Tune's trials is which of ours, for the length of one run.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import tempfile
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from cluster.ray_session import environment, ray_session
+from cluster.resources import ResourceSettings, cluster_concurrency
+from cluster.worker import TrialActor, encode_assignment
+from search.trial import Decision, Observation, Trial, TrialState
+from trainables.protocol import Assignment
+
+logger = logging.getLogger(__name__)
+
+TUNE_ENVIRONMENT = {
+    "TUNE_GLOBAL_CHECKPOINT_S": "1e12",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_RESULT_BUFFER_LENGTH": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+}
+"""Tune without snapshots, loggers, tables and signal handling of its own; one result at a time, in our folder."""
+LONGEST_CAUSE = 200
+"""Characters kept of Ray's explanation of a death, which goes on with general advice."""
+
+
+class Ending(StrEnum):
+    """Why a run came back."""
+
+    FINISHED = "finished"
+    """The study has nothing more to run."""
+    DEADLINE = "deadline"
+    """The wall time is spent; unfinished trials go on when the study is resumed."""
+    INTERRUPTED = "interrupted"
+    """A signal asked for it; unfinished trials go on when the study is resumed."""
+
+
+class Study(Protocol):
+    """What placing needs of `search.study`."""
+
+    @property
+    def is_done(self) -> bool: ...
+    def next(self) -> Trial | None: ...
+    def started(self, trial_id: str) -> int: ...
+    def observe(self, trial_id: str, observation: Observation, attempt: int) -> Decision: ...
+    def finish(self, trial_id: str, state: TrialState, reason: str) -> None: ...
+
+
+def run_study(
+    study: Study,
+    make_assignment: Callable[[Trial], Assignment],
+    resources: ResourceSettings,
+    *,
+    on_tick: Callable[[], None] | None = None,
+    deadline: Callable[[], bool] | None = None,
+) -> Ending:
+    """Run the study's trials on Ray until it has no more, the deadline passes, or a signal comes.
+
+    The first SIGINT or SIGTERM stops handing out trials and comes back with a study that can be resumed; the second
+    one raises KeyboardInterrupt. A worker that dies costs its trial one of `max_failures` restarts; the trial goes on
+    from its newest checkpoint, before any new one starts.
+
+    Args:
+        study: What to run; it hears of every start, report and end, and journals them.
+        make_assignment: Turns a trial into what a worker needs.
+        resources: Shares of a trial, restarts, address of the cluster.
+        on_tick: Called about ten times a second, in this thread.
+        deadline: Asked as often; True ends the run.
+
+    Raises:
+        ResourceError: A trial needs more than any machine has; nothing was started.
+        ClusterError: Ray cannot be started or reached.
+        Exception: Whatever the study, `make_assignment`, `on_tick` or `deadline` raise.
+    """
+    with ray_session(resources) as nodes:
+        concurrency = cluster_concurrency(resources, nodes)
+        placing = Placing(study, make_assignment, max_concurrent=concurrency, max_failures=resources.max_failures)
+        ticker = Ticker(placing, on_tick or (lambda: None), deadline or (lambda: False))
+        variables = {**TUNE_ENVIRONMENT, "TUNE_MAX_PENDING_TRIALS_PG": str(concurrency)}
+        with tempfile.TemporaryDirectory(prefix="tune-") as folder, environment(variables), _signals(placing):
+            try:
+                _tuner(placing, ticker, resources, Path(folder)).fit()
+            except Exception:
+                if placing.error is not None:
+                    raise placing.error from None  # Tune wraps what its callbacks raise into text
+                raise
+    return placing.ending
+
+
+class Placing:
+    """One run of a study: which of Tune's trials is which of ours, and whether to go on."""
+
+    def __init__(
+        self, study: Study, make_assignment: Callable[[Trial], Assignment], *, max_concurrent: int, max_failures: int
+    ) -> None:
+        self._study = study
+        self._make_assignment = make_assignment
+        self._max_concurrent = max_concurrent
+        self._max_failures = max_failures
+        self._live: dict[str, Trial] = {}
+        self._again: deque[Trial] = deque()
+        self._deaths: Counter[str] = Counter()
+        self.ending = Ending.FINISHED
+        self.error: Exception | None = None
+
+    def hand_out(self, tune_id: str) -> dict[str, Any] | str | None:
+        """Return the configuration of the next trial, `Searcher.FINISHED`, or None for not now.
+
+        A trial is proposed only when there is room for it, so that with one worker proposals follow results in order.
+        """
+        if self.ending is not Ending.FINISHED:
+            return str(Searcher.FINISHED)
+        if len(self._live) >= self._max_concurrent:
+            return None
+        trial = self._again.popleft() if self._again else self._study.next()
+        if trial is None:
+            return str(Searcher.FINISHED) if self._study.is_done or not self._live else None
+        assignment = encode_assignment(self._make_assignment(trial))
+        self._live[tune_id] = trial
+        return {"assignment": assignment, "attempt": self._study.started(trial.trial_id)}
+
+    def heard(self, tune_id: str, message: dict[str, Any]) -> bool:
+        """Tell the study what a worker said and return whether the trial goes on."""
+        goes_on = self._tell(message)
+        if not goes_on:
+            self.left(tune_id)
+        return goes_on
+
+    def _tell(self, message: dict[str, Any]) -> bool:
+        trial_id = message["trial_id"]
+        if "ended" in message:
+            ended = message["ended"]
+            logger.info("trial %s ended as %s: %s\n%s", trial_id, ended["state"], ended["reason"], ended["traceback"])
+            self._study.finish(trial_id, TrialState(ended["state"]), ended["reason"])
+            return False
+        decision = self._study.observe(trial_id, Observation(**message["report"]), message["attempt"])
+        return decision is Decision.CONTINUE and not message["is_last"]
+
+    def worker_died(self, tune_id: str, cause: str) -> None:
+        """Keep the trial for another start, or end it as lost where it had its share of starts."""
+        trial = self._live.pop(tune_id, None)
+        if trial is None:
+            return  # the study had ended it before
+        self._deaths[trial.trial_id] += 1
+        deaths = self._deaths[trial.trial_id]
+        logger.warning(
+            "trial %s: its worker died (%d of %d allowed): %s", trial.trial_id, deaths, self._max_failures, cause
+        )
+        if deaths <= self._max_failures:
+            self._again.append(trial)
+        else:
+            reason = f"its worker died {deaths} times, {self._max_failures} restarts are allowed: {cause}"
+            self._study.finish(trial.trial_id, TrialState.LOST, reason)
+
+    def left(self, tune_id: str) -> None:
+        """Make room: Tune is done with one of its trials."""
+        self._live.pop(tune_id, None)
+
+    def end(self, ending: Ending) -> None:
+        """Hand out no more; what runs is left unfinished."""
+        if self.ending is Ending.FINISHED:
+            self.ending = ending
+
+    @contextmanager
+    def remembering(self) -> Iterator[None]:
+        """Keep the first error of a callback: Tune turns errors into text."""
+        try:
+            yield
+        except Exception as error:
+            self.error = self.error or error
+            raise
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Placing:
+        return self
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        """Tune pickles its adapters into its own folder, which nobody reads: there is nothing to keep."""
+        return object, ()
+
+
+class StudySearcher(Searcher):
+    """Tune asks for a configuration; the study gives the next trial."""
+
+    def __init__(self, placing: Placing) -> None:
+        super().__init__()
+        self._placing = placing
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        with self._placing.remembering():
+            configuration: Any = self._placing.hand_out(trial_id)
+        return configuration  # type: ignore[no-any-return]  # Ray's annotation forgets FINISHED
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        self._placing.left(trial_id)
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """Keep nothing: the journal is the state."""
+
+
+class StudyScheduler(FIFOScheduler):
+    """Tune shows a result; the study says whether the trial goes on."""
+
+    def __init__(self, placing: Placing) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._placing = placing
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        with self._placing.remembering():
+            goes_on = self._placing.heard(trial.trial_id, json.loads(result["message"]))
+        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        with self._placing.remembering():
+            self._placing.worker_died(trial.trial_id, _cause_of_death(trial.error_file))
+
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """Leave the order to Tune's queue, first come first served, which spares a walk over all trials."""
+
+
+class Ticker(tune.Stopper):
+    """Tune asks on each turn of its loop whether to stop everything."""
+
+    def __init__(self, placing: Placing, on_tick: Callable[[], None], deadline: Callable[[], bool]) -> None:
+        self._placing = placing
+        self._on_tick = on_tick
+        self._deadline = deadline
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        with self._placing.remembering():
+            self._on_tick()
+            if self._deadline():
+                self._placing.end(Ending.DEADLINE)
+        return self._placing.ending is not Ending.FINISHED
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Ticker:
+        return self
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return object, ()
+
+
+def _tuner(placing: Placing, ticker: Ticker, resources: ResourceSettings, folder: Path) -> tune.Tuner:
+    share = {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}
+    return tune.Tuner(
+        tune.with_resources(TrialActor, share),
+        tune_config=tune.TuneConfig(
+            search_alg=StudySearcher(placing),
+            scheduler=StudyScheduler(placing),
+            num_samples=-1,
+            reuse_actors=True,
+            trial_name_creator=lambda trial: str(trial.trial_id),
+            trial_dirname_creator=lambda trial: str(trial.trial_id),
+        ),
+        run_config=tune.RunConfig(
+            name="search",
+            storage_path=str(folder),
+            stop=ticker,
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+            failure_config=tune.FailureConfig(max_failures=0),  # `Placing` restarts trials, whatever state Tune had
+            verbose=0,
+        ),
+    )
+
+
+@contextmanager
+def _signals(placing: Placing) -> Iterator[None]:
+    """Turn the first SIGINT or SIGTERM into the end of handing out, and the second one into a KeyboardInterrupt."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    ours = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (*ours, signal.SIGUSR1)}  # Tune replaces SIGUSR1
+
+    def first(number: int, frame: object) -> None:
+        logger.warning("%s: stopping; a second one stops at once", signal.Signals(number).name)
+        placing.end(Ending.INTERRUPTED)
+        for other in ours:
+            signal.signal(other, second)
+
+    def second(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    for number in ours:
+        signal.signal(number, first)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _cause_of_death(error_file: str | None) -> str:
+    """Return the line of Tune's error file that says why: the last one that is not part of an indented detail."""
+    text = Path(error_file).read_text(errors="replace") if error_file and Path(error_file).exists() else ""
+    lines = [line for line in text.splitlines() if line.strip() and not line[0].isspace()]
+    return lines[-1][:LONGEST_CAUSE] if lines else "cause unknown"

@@ -1,0 +1,129 @@
+"""How many trials fit: shares of processors and GPUs, and the memory that trials on one device share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from cluster.errors import ResourceError
+
+RAY_RESOLUTION = 1e-4
+"""Ray counts resources in ten-thousandths, so a third of a GPU written as 0.3334 must still fit three times."""
+
+
+class ResourceSettings(Protocol):
+    """The `resources` section of a space file, as far as placing needs it."""
+
+    @property
+    def cpus_per_trial(self) -> float: ...
+    @property
+    def gpus_per_trial(self) -> float: ...
+    @property
+    def max_concurrent(self) -> int | None: ...
+    @property
+    def max_failures(self) -> int: ...
+    @property
+    def ray_address(self) -> str | None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """What one machine of the cluster offers."""
+
+    cpus: float
+    gpus: float = 0.0
+
+
+def max_concurrent(settings: ResourceSettings, cpus: float, gpus: float) -> int:
+    """Return how many trials run at once on one machine; see `cluster_concurrency`."""
+    return cluster_concurrency(settings, (Node(cpus=cpus, gpus=gpus),))
+
+
+def cluster_concurrency(settings: ResourceSettings, nodes: Sequence[Node]) -> int:
+    """Return how many trials run at once: what fits on the machines, and no more than `max_concurrent`.
+
+    A trial never spans machines, and a share below one GPU never spans GPUs. Requirement: CLUSTER-2.
+
+    Args:
+        settings: Shares of one trial, and the largest number of trials at once (None: as many as fit).
+        nodes: The machines of the cluster.
+
+    Returns:
+        At least 1.
+
+    Raises:
+        ResourceError: No machine can hold one trial, or more than one GPU is asked for in a fraction.
+    """
+    _check_shares(settings)
+    slots = sum(_slots(settings, node) for node in nodes)
+    if slots == 0:
+        raise ResourceError(_unschedulable(settings, nodes))
+    return min(slots, settings.max_concurrent or slots)
+
+
+def threads_per_trial(settings: ResourceSettings) -> int:
+    """Return the thread limit of a trial: its whole processors, at least one."""
+    return max(1, math.floor(settings.cpus_per_trial))
+
+
+def memory_shortfall(estimate_bytes: int, *, device_bytes: int, n_sharing: int = 1) -> str:
+    """Say by how much `n_sharing` trials of the estimated size exceed a device; an empty text where they fit.
+
+    Args:
+        estimate_bytes: Peak of one trial, such as `FamilyConfig.memory_bytes()` of the largest config.
+        device_bytes: Memory of the GPU, or of the machine for trials on processors.
+        n_sharing: Trials that are on the device at once.
+    """
+    needed = estimate_bytes * n_sharing
+    if needed <= device_bytes:
+        return ""
+    each = f"{n_sharing} trials of {_gib(estimate_bytes)}" if n_sharing > 1 else "one trial"
+    return (
+        f"memory: expected at most {_gib(device_bytes)} on a device, found {_gib(needed)} for {each}; "
+        "lower batch_size, raise accum_steps, or run fewer trials at once"
+    )
+
+
+def _check_shares(settings: ResourceSettings) -> None:
+    cpus, gpus = settings.cpus_per_trial, settings.gpus_per_trial
+    if cpus < 0 or gpus < 0 or cpus + gpus <= 0:
+        raise ResourceError(
+            "resources: expected a positive share of processors or GPUs for a trial, "
+            f"found cpus_per_trial {cpus:g} and gpus_per_trial {gpus:g}"
+        )
+    if gpus > 1 and not float(gpus).is_integer():
+        raise ResourceError(
+            f"resources.gpus_per_trial: expected a share of one GPU or a whole number of GPUs, found {gpus:g}; "
+            f"use {math.floor(gpus)} or {math.ceil(gpus)}"
+        )
+
+
+def _slots(settings: ResourceSettings, node: Node) -> int:
+    cpus, gpus = settings.cpus_per_trial, settings.gpus_per_trial
+    by_cpu = _times(node.cpus, cpus) if cpus else math.inf
+    if not gpus:
+        by_gpu = math.inf
+    elif gpus < 1:
+        by_gpu = math.floor(node.gpus) * _times(1.0, gpus)
+    else:
+        by_gpu = _times(node.gpus, gpus)
+    return int(min(by_cpu, by_gpu))
+
+
+def _times(available: float, share: float) -> int:
+    return math.floor((available + RAY_RESOLUTION) / share)
+
+
+def _unschedulable(settings: ResourceSettings, nodes: Sequence[Node]) -> str:
+    shapes = sorted({(node.cpus, node.gpus) for node in nodes}, reverse=True)
+    shown = ", ".join(f"CPU {cpus:g} and GPU {gpus:g}" for cpus, gpus in shapes[:5]) or "none"
+    return (
+        f"resources: unschedulable: a trial needs CPU {settings.cpus_per_trial:g} and GPU {settings.gpus_per_trial:g}, "
+        f"the cluster's machines have at most: {shown}; lower cpus_per_trial or gpus_per_trial, or use a larger cluster"
+    )
+
+
+def _gib(n_bytes: int) -> str:
+    return f"{n_bytes / 2**30:.1f} GiB"

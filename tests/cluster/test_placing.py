@@ -1,0 +1,171 @@
+"""The adapters without Ray: what is handed out when, and what a death costs."""
+
+import copy
+import json
+import pickle
+
+import pytest
+from fake_study import LADDER, FakeStudy, assignments
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+
+from cluster.ray_session import variables_for_workers
+from cluster.ray_tune import Ending, Placing, StudyScheduler, StudySearcher, Ticker
+from cluster.worker import decode_assignment
+from search.trial import TrialState
+
+
+def placing(study, tmp_path, *, max_concurrent=2, max_failures=1):
+    return Placing(study, assignments(tmp_path), max_concurrent=max_concurrent, max_failures=max_failures)
+
+
+def report(given, rung, loss=0.1):
+    assignment = decode_assignment(given["assignment"])
+    fold, share = assignment.ladder[rung]
+    fields = {"rung": rung, "fold": fold, "share": share, "metrics": {"val_loss": loss}, "n_scored": 1, "seconds": 0.0}
+    is_last = rung == len(assignment.ladder) - 1
+    return {"trial_id": assignment.trial_id, "attempt": given["attempt"], "report": fields, "is_last": is_last}
+
+
+def trial_id(given):
+    return decode_assignment(given["assignment"]).trial_id
+
+
+def test_no_trial_is_proposed_before_there_is_room(tmp_path):
+    study = FakeStudy([{"x": 0.1}] * 3)
+    place = placing(study, tmp_path)
+    given = {name: place.hand_out(name) for name in "abc"}
+    assert [trial_id(given[name]) for name in "ab"] == ["t0000", "t0001"]
+    assert given["c"] is None
+    assert len(study.trials) == 2
+    for rung in range(len(LADDER)):
+        goes_on = place.heard("a", report(given["a"], rung))
+    assert not goes_on
+    assert trial_id(place.hand_out("c")) == "t0002"
+
+
+def test_it_is_finished_only_when_the_study_is(tmp_path):
+    study = FakeStudy([{"x": 0.1}])
+    place = placing(study, tmp_path)
+    given = place.hand_out("a")
+    assert place.hand_out("b") is None
+    place.heard("a", report(given, 0, loss=float("nan")))
+    assert study.states() == {"t0000": "diverged"}
+    assert place.hand_out("b") == Searcher.FINISHED
+
+
+def test_unfinished_trials_of_a_resumed_study_do_not_block_it(tmp_path):
+    path = tmp_path / "events.jsonl"
+    first = placing(FakeStudy([{"x": 0.1}] * 4, path=path), tmp_path)
+    for name in "ab":
+        first.hand_out(name)
+    resumed = placing(FakeStudy([{"x": 0.1}] * 4, path=path), tmp_path)
+    given = [resumed.hand_out(name) for name in "ab"]
+    assert [(trial_id(g), g["attempt"]) for g in given] == [("t0000", 2), ("t0001", 2)]
+
+
+@pytest.mark.requirement("CLUSTER-4")
+def test_a_trial_whose_worker_died_comes_before_new_ones_and_is_lost_in_the_end(tmp_path):
+    study = FakeStudy([{"x": 0.1}] * 3)
+    place = placing(study, tmp_path, max_concurrent=1, max_failures=2)
+    for attempt in (1, 2, 3):
+        given = place.hand_out(f"a{attempt}")
+        assert (trial_id(given), given["attempt"]) == ("t0000", attempt)
+        place.worker_died(f"a{attempt}", "the node is gone")
+    assert study.trials["t0000"].state is TrialState.LOST
+    assert study.trials["t0000"].reason == "its worker died 3 times, 2 restarts are allowed: the node is gone"
+    assert trial_id(place.hand_out("b")) == "t0001"
+
+
+def test_a_worker_that_dies_after_its_trial_ended_costs_nothing(tmp_path):
+    study = FakeStudy([{"x": 0.1}] * 2)
+    place = placing(study, tmp_path, max_concurrent=1)
+    given = place.hand_out("a")
+    ended = {"state": "failed", "reason": "KeyError: 'x'", "traceback": "..."}
+    assert not place.heard("a", {"trial_id": "t0000", "attempt": given["attempt"], "ended": ended})
+    place.worker_died("a", "cause unknown")
+    place.left("a")
+    assert study.states() == {"t0000": "failed"}
+    assert study.trials["t0000"].reason == "KeyError: 'x'"
+    assert trial_id(place.hand_out("b")) == "t0001"
+
+
+@pytest.mark.parametrize("ending", [Ending.DEADLINE, Ending.INTERRUPTED])
+def test_after_the_end_nothing_is_handed_out_and_running_trials_stay_unfinished(tmp_path, ending):
+    study = FakeStudy([{"x": 0.1}] * 3)
+    place = placing(study, tmp_path)
+    place.hand_out("a")
+    place.end(ending)
+    assert place.hand_out("b") == Searcher.FINISHED
+    assert study.states() == {"t0000": "running"}
+
+
+def test_the_first_ending_stays(tmp_path):
+    place = placing(FakeStudy([]), tmp_path)
+    place.end(Ending.DEADLINE)
+    place.end(Ending.INTERRUPTED)
+    assert place.ending is Ending.DEADLINE
+
+
+class TuneTrial:
+    def __init__(self, trial_id, error_file=None):
+        self.trial_id = trial_id
+        self.error_file = error_file
+
+
+def test_the_scheduler_answers_in_the_words_of_tune(tmp_path):
+    place = placing(FakeStudy([{"x": 0.1}]), tmp_path)
+    scheduler = StudyScheduler(place)
+    given = place.hand_out("a")
+    result = {"message": json.dumps(report(given, 0))}
+    assert scheduler.on_trial_result(None, TuneTrial("a"), result) == TrialScheduler.CONTINUE
+    result = {"message": json.dumps(report(given, 1, loss=float("inf")))}
+    assert scheduler.on_trial_result(None, TuneTrial("a"), result) == TrialScheduler.STOP
+
+
+def test_the_cause_of_a_death_is_one_line_of_ray(tmp_path):
+    error = tmp_path / "error.txt"
+    error.write_text(
+        "Failure # 1 (occurred at noon)\nThe actor died.\n\tpid: 7\nThe node of the actor is dead.\n\tnode: 1\n"
+    )
+    study = FakeStudy([{"x": 0.1}])
+    place = placing(study, tmp_path, max_failures=0)
+    place.hand_out("a")
+    StudyScheduler(place).on_trial_error(None, TuneTrial("a", str(error)))
+    assert study.trials["t0000"].reason.endswith("allowed: The node of the actor is dead.")
+
+
+def test_an_error_of_the_study_is_remembered_as_it_was(tmp_path):
+    class BrokenStudy(FakeStudy):
+        def next(self):
+            raise OSError("disk full")
+
+    place = placing(BrokenStudy([]), tmp_path)
+    with pytest.raises(OSError, match="disk full"):
+        StudySearcher(place).suggest("a")
+    assert isinstance(place.error, OSError)
+
+
+def test_the_ticker_ends_the_run_at_the_deadline(tmp_path):
+    ticks = []
+    place = placing(FakeStudy([{"x": 0.1}]), tmp_path)
+    ticker = Ticker(place, lambda: ticks.append(1), lambda: len(ticks) == 2)
+    assert [ticker.stop_all(), ticker.stop_all()] == [False, True]
+    assert place.ending is Ending.DEADLINE
+
+
+def test_adapters_are_copied_as_themselves_and_pickled_as_nothing(tmp_path):
+    place = placing(FakeStudy([]), tmp_path)
+    assert copy.deepcopy(place) is place
+    assert not hasattr(pickle.loads(pickle.dumps(place)), "hand_out")
+
+
+@pytest.mark.requirement("CLUSTER-3")
+def test_workers_find_our_packages_and_get_their_limits():
+    local = variables_for_workers(2, is_local=True, environ={"PYTHONPATH": "mine"})
+    assert local["PYTHONPATH"].endswith(":mine")
+    assert local["OMP_NUM_THREADS"] == "2"
+    joined = variables_for_workers(2, is_local=False, environ={"OMP_NUM_THREADS": "8", "PYTHONPATH": "job"})
+    assert "OMP_NUM_THREADS" not in joined
+    assert "PYTHONPATH" not in joined
+    assert joined["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:True"

@@ -1,0 +1,183 @@
+"""Whole runs on a private Ray. Each is a process of its own, because it is killed, or because its output is judged."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from fake_study import LADDER, FakeStudy, assignments
+from stub_trials import run as run_stub
+from stub_trials import starts
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+WELL = {"x": 0.1}
+
+
+def drive(folder, configs, temporary, **resources):
+    """Start the driver of stub trials; its Ray lives below `temporary`."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environ |= {"PYTHONPATH": os.pathsep.join((str(ROOT), str(HERE))), "TMPDIR": str(temporary), "HOME": str(folder)}
+    command = [sys.executable, str(HERE / "stub_search.py"), str(folder), "--configs", json.dumps(configs)]
+    command += ["--resources", json.dumps(resources)]
+    return subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder)
+
+
+@pytest.fixture
+def temporary():
+    """A short folder: Ray's sockets are below it."""
+    with tempfile.TemporaryDirectory(prefix="t-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def finished(driver, *, within_s=90.0):
+    out, err = driver.communicate(timeout=within_s)
+    return driver.returncode, out, err
+
+
+def wait_for(condition, *, within_s):
+    until = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def processes_of(temporary, folder):
+    """Return the processes with a path below `temporary` among their arguments, and the workers that ran a trial."""
+    workers = {start["pid"] for start in starts(folder)}
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if int(entry.name) in workers or str(temporary).encode() in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def in_a_plain_loop(configs, folder):
+    """Run the study without Ray, one trial after another: what one worker must be equal to."""
+    study = FakeStudy(configs, stop_above=2.0)
+    while (trial := study.next()) is not None:
+        attempt = study.started(trial.trial_id)
+        for report in run_stub(assignments(folder)(trial)):
+            study.observe(trial.trial_id, report, attempt)
+            if study.trials[trial.trial_id].state.is_finished:
+                break
+    return study
+
+
+def results(study):
+    """Return what happened to each trial, as text: it holds a NaN."""
+    return {trial_id: f"{trial.state} {trial.observations}" for trial_id, trial in study.trials.items()}
+
+
+@pytest.mark.requirement("CLUSTER-4")
+@pytest.mark.requirement("CLUSTER-3")
+def test_every_way_to_end_is_told_apart_and_a_killed_worker_costs_no_trial(tmp_path, temporary):
+    misbehaviours = [None, None, "die_once", "diverge", "nan", "memory", "raise", "environment"]
+    configs = [{"x": 5.0 if number == 1 else 0.1, "misbehave": kind} for number, kind in enumerate(misbehaviours)]
+    status, out, err = finished(drive(tmp_path, configs, temporary, max_concurrent=2))
+    assert (status, out, err) == (0, "finished\n", "")
+    study = FakeStudy(configs, path=tmp_path / "events.jsonl")
+    assert list(study.states().values()) == [
+        "complete",
+        "stopped",
+        "complete",
+        "diverged",
+        "diverged",
+        "out_of_memory",
+        "failed",
+        "complete",
+    ]
+    assert [trial.attempts for trial in study.trials.values()] == [1, 1, 2, 1, 1, 1, 1, 1]
+    witnessed = starts(tmp_path)
+    assert [(s["trial_id"], s["rung"]) for s in witnessed if s["trial_id"] == "t0002"] == [("t0002", 0), ("t0002", 1)]
+    assert len(witnessed) == len(configs) + 1
+    assert len({s["pid"] for s in witnessed}) <= 3, "workers are reused"
+    assert json.loads((tmp_path / "environment.json").read_text()) == {
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+    }
+    assert "died" in (tmp_path / "log.txt").read_text()
+    assert list(temporary.iterdir()) == [], "nothing of Ray stays"
+    assert not (tmp_path / ".ray").exists(), "no token is written to the home folder"
+    assert not (tmp_path / "ray_results").exists()
+
+
+@pytest.mark.requirement("SEARCH-15")
+def test_a_killed_search_leaves_no_process_and_ends_with_the_same_trials(tmp_path, temporary):
+    configs = [{"x": 0.1 * number, "seconds": 0.15} for number in range(8)]
+    configs[2]["x"] = 5.0
+    configs[4]["misbehave"] = "nan"
+    events = tmp_path / "events.jsonl"
+
+    def n_starts():
+        return len(starts(tmp_path))
+
+    killed = drive(tmp_path, configs, temporary, max_concurrent=1)
+    wait_for(lambda: n_starts() >= 3, within_s=60)
+    killed.kill()
+    killed.communicate()
+    wait_for(lambda: not processes_of(temporary, tmp_path), within_s=30)
+
+    assert finished(drive(tmp_path, configs, temporary, max_concurrent=1))[:2] == (0, "finished\n")
+    (tmp_path / "plain").mkdir()
+    judge = in_a_plain_loop(configs, tmp_path / "plain")
+    study = FakeStudy(configs, path=events)
+    assert results(study) == results(judge)
+    ended = {e["trial_id"]: position for position, e in enumerate(study.events) if e["kind"] == "end"}
+    last_start = {e["trial_id"]: position for position, e in enumerate(study.events) if e["kind"] == "start"}
+    assert all(last_start[i] < ended[i] for i in ended), "nothing is started again after its end"
+    assert n_starts() <= len(configs) + 1
+
+
+@pytest.mark.requirement("CLUSTER-1")
+def test_two_machines_run_a_trial_each_an_interrupted_search_goes_on_too_large_trials_are_refused(tmp_path, temporary):
+    script = (
+        "import json, logging, os, sys\n"
+        "from ray.cluster_utils import Cluster\n"
+        "cluster = Cluster(initialize_head=True, head_node_args={'num_cpus': 1, 'include_dashboard': False})\n"
+        "cluster.add_node(num_cpus=1)\n"
+        "print(cluster.address, flush=True)\n"
+        "sys.stdin.readline()\n"
+        "cluster.shutdown()\n"
+    )
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environ |= {"TMPDIR": str(temporary), "HOME": str(tmp_path)}
+    cluster = subprocess.Popen(
+        [sys.executable, "-c", script],
+        env=environ,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        address = cluster.stdout.readline().strip()
+        configs = [{"x": 0.1, "seconds": 1.0}] * 4
+        refused = finished(drive(tmp_path, configs, temporary, ray_address=address, cpus_per_trial=2))
+        assert refused[0] == 4
+        assert "needs CPU 2 and GPU 0, the cluster's machines have at most: CPU 1 and GPU 0" in refused[2]
+        assert starts(tmp_path) == []
+        interrupted = drive(tmp_path, configs, temporary, ray_address=address)
+        wait_for(lambda: len(starts(tmp_path)) >= 3, within_s=60)
+        interrupted.terminate()
+        assert finished(interrupted, within_s=30)[:2] == (130, "interrupted\n")
+        assert finished(drive(tmp_path, configs, temporary, ray_address=address))[:2] == (0, "finished\n")
+    finally:
+        cluster.communicate("\n", timeout=30)
+    study = FakeStudy(configs, path=tmp_path / "events.jsonl")
+    assert study.counts() == {"complete": 4}
+    assert [trial.attempts for trial in study.trials.values()][:2] == [1, 1]
+    assert all(len(trial.observations) == len(LADDER) for trial in study.trials.values())
+    first, second = starts(tmp_path)[:2]
+    assert first["pid"] != second["pid"]
+    assert abs(first["time"] - second["time"]) < len(LADDER) * 1.0, "both machines worked at the same time"
