@@ -139,7 +139,7 @@ def test_other_endings_keep_their_state_and_reason(path: Path, state: TrialState
 
 
 def test_a_complete_ladder_without_a_value_is_no_success(path: Path) -> None:
-    with study_at(path, objectives=[Objective("ic", "max")], stopping="never") as study:
+    with study_at(path, objectives=[Objective("ic", "max")], stopping="none") as study:
         trial = study.next()
         assert run_trial(study, trial, [1.0, 1.0, 1.0, 1.0]) is TrialState.FAILED
         assert study.trials[trial.trial_id].reason == "the trial reported no value of ic"
@@ -344,7 +344,7 @@ ACTIONS = st.lists(
 def test_a_killed_search_holds_the_trials_of_one_left_alone(
     actions: list[tuple[str, int]], kills: set[int], optimizer: str
 ) -> None:
-    arguments = {**ARGUMENTS, "optimizer": {"r": ARGUMENTS["optimizer"], "c": "cma-es"}[optimizer]}
+    arguments = {**ARGUMENTS, "optimizer": {"r": ARGUMENTS["optimizer"], "c": "cma_es"}[optimizer]}
     with tempfile.TemporaryDirectory() as folder:
         alone, killed = (Driver(Path(folder) / name, arguments) for name in ("alone", "killed"))
         for position, (action, which) in enumerate(actions):
