@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from trainables.condor import sizes
 from trainables.config import FamilyConfig
+from trainables.features.schemas import CONDOR_BASE, CONDOR_DYNAMIC, PRIMITIVES
 
 HORIZON_SESSIONS = (1, 3, 5, 10)
 """Sessions ahead of the four forecasts (CONDOR-16)."""
@@ -34,21 +35,15 @@ REGIMES = ("low", "normal", "high")
 """Order of the regime outputs (CONDOR-12)."""
 
 FEATURE_GROUPS: Mapping[str, tuple[str, ...]] = {
-    "spot": ("open", "high", "low", "close", "volume"),
-    "physics": ("strike", "delta", "gamma", "vega", "theta"),
-    "volatility": ("iv", "ivr", "spread_ratio"),
-    "technicals": ("rsi", "atr", "adx", "stoch_k"),
-    "bands": ("bb_lower", "bb_upper", "sma", "psar", "psar_mark"),
-    "metadata": ("dist_to_spot", "call_put"),
-    "dynamic": (
-        "log_return", "vol_ewma", "atr_pct", "kappa_proxy", "vol_energy", "rsi_dyn", "adx_adaptive", "psar_adaptive",
-    ),
-    "primitives": (
-        "adx_normalized", "bandwidth", "bb_position", "rsi_normalized", "stoch_normalized", "macd_signal", "vol_regime",
-        "momentum_score", "beta1_regime", "curvature", "vwap_deviation", "sma_slope", "ema_cross", "range_ratio",
-        "volume_surprise", "ivr_normalized", "iv_rv_spread", "spread_quality", "session_progress", "tda_persistence",
-    ),
-}  # fmt: skip
+    "spot": CONDOR_BASE[0:5],
+    "physics": CONDOR_BASE[5:10],
+    "volatility": CONDOR_BASE[10:13],
+    "technicals": CONDOR_BASE[13:17],
+    "bands": CONDOR_BASE[17:22],
+    "metadata": CONDOR_BASE[22:24],
+    "dynamic": CONDOR_DYNAMIC,
+    "primitives": PRIMITIVES,
+}
 """Features by group, in the order of the schemas (FEAT-CB-24, FEAT-CB-32, FEAT-CB-P1..P20)."""
 
 GROUPS_OF_SCHEMA = {24: 6, 32: 7, 52: 8}
@@ -210,13 +205,13 @@ class CondorConfig(FamilyConfig):
     """Weight of the trajectory loss, 0..2 (LOSS-9)."""
     w_diff: float = Field(default=0.25, ge=0)
     """Weight of the diffusion loss, 0..2 (LOSS-9)."""
-    w_feature: float = Field(default=0.1, ge=0)
-    """Weight of the next-feature loss (LOSS-9)."""
 
     forecast_unit: float = Field(default=0.01, gt=0)
     """Log return per square root of a session that the forecast heads count in; 1 is the documented head."""
     sigma_floor: float = Field(default=1e-4, gt=0)
     """Smallest standard deviation of a forecast, log return (CONDOR-16)."""
+    sessions_per_year: float = Field(default=252.0, gt=0)
+    """Trading days a year: an ordinary annual volatility is `forecast_unit` times its root."""
     trajectory: bool = False
     """Predict the daily path of the coming sessions (CONDOR-17, C-82)."""
     trajectory_sessions: int = Field(default=45, ge=1)
@@ -235,8 +230,6 @@ class CondorConfig(FamilyConfig):
     """Steps of the sampler (CONDOR-21)."""
     diffusion_samples: int = Field(default=64, ge=1)
     """Paths sampled per row (CONDOR-21)."""
-    feature_head: bool = False
-    """Predict the next row's four meta features (CONDOR-22); their labels are not built yet."""
 
     label_mode: Literal["soft_hindsight", "argmax_hindsight", "column"] = "soft_hindsight"
     """How the best condor of a row is found afterwards (DATA-23)."""
@@ -257,6 +250,11 @@ class CondorConfig(FamilyConfig):
     def has_shared_gate(self) -> bool:
         """Whether the regime detector is also the experts' gate (C-37)."""
         return self.moe != "none" and self.n_experts == len(REGIMES) and not self.separate_gates
+
+    @property
+    def consecutive_rows(self) -> int:
+        """Rows that must stay together and in time order in a batch: 1 but for the composite loss (C-48)."""
+        return self.seq_per_batch if self.loss == "composite" else 1
 
     def seen_groups(self) -> tuple[str, ...]:
         """Return the names of the feature groups that the model sees, in schema order."""
@@ -387,6 +385,11 @@ class CondorConfig(FamilyConfig):
 
 _BUILT: Mapping[str, tuple[Any, ...]] = {
     "sequence_axis": ("time",),
-    "feature_head": (False,),
+    "label_mode": ("soft_hindsight", "argmax_hindsight"),
+    "loss": ("base",),
 }
-"""Fields of which only some values have code, with those values."""
+"""Fields of which only some values have code, with those values.
+
+The composite loss itself is written (`losses.CompositeCondorLoss`); what it lacks is a training plan that keeps runs of
+`consecutive_rows` rows together, without which it would be computed over shuffled rows and mean nothing (C-48).
+"""

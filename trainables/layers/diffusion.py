@@ -1,7 +1,7 @@
 """A denoising diffusion head over flat vectors (CONDOR-21).
 
-Sources: Ho, Jain & Abbeel (2020), arXiv 2006.11239; cosine schedule of Nichol & Dhariwal (2021), arXiv 2102.09672, equation
-17; sampler of Song, Meng & Ermon (2021), arXiv 2010.02502, equation 12 without noise.
+Sources: Ho, Jain & Abbeel (2020), arXiv 2006.11239; cosine schedule of Nichol & Dhariwal (2021), arXiv 2102.09672,
+equation 17; sampler of Song, Meng & Ermon (2021), arXiv 2010.02502, equation 12 without noise.
 Letters: B batch, X target numbers, D width of the condition, M samples, S noise levels.
 """
 

@@ -1,4 +1,7 @@
-"""Attention that opens with volatility (CONDOR-19, C-21, C-40). Letters: B batch, T time, D width, H heads, E channels."""
+"""Attention that opens with volatility (CONDOR-19, C-21, C-40).
+
+Letters: B batch, T time, D width, H heads, E channels of a head, V columns whose deviation is taken.
+"""
 
 from __future__ import annotations
 

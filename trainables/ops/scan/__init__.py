@@ -82,9 +82,10 @@ def ssd(
     want_state: bool = False,
     impl: Impl = "auto",
 ) -> tuple[Tensor, Tensor | None]:
-    """Scan a state-space model with one decay per head (Mamba-2): h_t = exp(dt a) h_(t-1) + gain x_t b_t', y_t = h_t c_t.
+    """Scan a state-space model with one decay per head (Mamba-2).
 
-    Source: Dao & Gu (2024), arXiv 2405.21060. CONDOR-3, CONDOR-4. Linear in T.
+    h_t = exp(dt a) h_(t-1) + gain x_t b_t' and y_t = h_t c_t, in time linear in T. Source: Dao & Gu (2024), arXiv
+    2405.21060. Requirements: CONDOR-3, CONDOR-4.
 
     Args:
         x_BTHP: Input.
@@ -135,10 +136,10 @@ def selective_scan(
     state_BDN: Tensor | None = None,
     impl: Impl = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """Scan a diagonal state-space model (Mamba-1): h_t = exp(dt A) h_(t-1) + gain x_t b_t', y_t = h_t c_t.
+    """Scan a diagonal state-space model (Mamba-1): one rate per channel and state.
 
-    Source: Gu & Dao (2023), arXiv 2312.00752, algorithm 2. The arguments are those of `ssd`, with a rate per channel and
-    state.
+    h_t = exp(dt A) h_(t-1) + gain x_t b_t' and y_t = h_t c_t. Source: Gu & Dao (2023), arXiv 2312.00752, algorithm 2.
+    The arguments are those of `ssd` but for the rates.
 
     Returns:
         Outputs (B, T, D) and the last state (B, D, N).

@@ -2,13 +2,13 @@
 
 Letters: B batch, T time, H heads, P channels of a head, D channels, N state, K blocks of a chunk, Q rows of a block.
 
-A scan with one decay per head is a masked attention, y = (L * c b') u with L_ts = exp(sum of log decays from s+1 to t)
-(Dao & Gu 2024, arXiv 2405.21060, equation 5). Three ways of multiplying by L share the work, and none takes the exponential
-of a positive number, so nothing can overflow:
+A scan with one decay per head is a masked attention, y = (L * c b') u, where L_ts is the exponential of the log decays
+summed from s+1 to t (Dao & Gu 2024, arXiv 2405.21060, equation 5). Three ways of multiplying by L share the work, and
+none takes the exponential of a positive number, so nothing can overflow:
 
 - inside a block of some forty rows, L is made explicitly, per head;
-- between blocks of a chunk, exp(cs_t - cs_s) = exp(cs_t - cs_start) exp(cs_start - cs_s): the two factors scale inputs and
-  outputs, and one score matrix serves all heads in a single wide product;
+- between the blocks of a chunk, exp(cs_t - cs_s) = exp(cs_t - cs_start) exp(cs_start - cs_s): the two factors scale
+  inputs and outputs, and one score matrix serves all heads in a single wide product;
 - between chunks, the state is carried (the paper's section 6).
 """
 
