@@ -3,7 +3,7 @@
 `first` is as in `trainables.features.rolling`: no indicator looks across the start of a run. Results are NaN in
 warm-up. A denominator below DEGENERATE gives the neutral value that the function states (IND-12).
 
-TA-Lib (0.8) is used where its definition is the specification's: SMA, EMA, standard deviation, true range and its Wilder
+TA-Lib (0.8) is used where its definition is that of the specification: SMA, EMA, deviation, true range and its Wilder
 average, CCI, highest, lowest, parabolic stop. Elsewhere a compiled pass stands here, because TA-Lib differs:
 
 - RSI, %K, MFI: 0 instead of 50 where prices are flat or nothing was traded.
