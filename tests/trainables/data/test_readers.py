@@ -85,7 +85,10 @@ def test_offsets_that_follow_the_declared_zone_are_one_zone(tmp_path):
     """02:00 New York on 2024-03-10 is 07:00 UTC: the offset changes there and the instants go on evenly."""
     start = 1710050400 * 10**9  # 2024-03-10 06:00 UTC
     columns = bar_columns(4, start=start, step=1800 * 10**9)
-    before, after = iso(columns["timestamp"][:2], -5 * HOUR, "-05:00"), iso(columns["timestamp"][2:], -4 * HOUR, "-04:00")
+    before, after = (
+        iso(columns["timestamp"][:2], -5 * HOUR, "-05:00"),
+        iso(columns["timestamp"][2:], -4 * HOUR, "-04:00"),
+    )
     path = write_text(tmp_path / "b.csv", {**columns, "timestamp": before + after})
     assert_equal(read(path, timezone="America/New_York"), columns)
 
