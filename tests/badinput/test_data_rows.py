@@ -54,6 +54,7 @@ def test_missing_empty_and_folder(tmp_path):
     assert "data.bars: expected the path" in refusal(None)
 
 
+@pytest.mark.requirement("DATA-7")
 def test_b01_unsorted(tmp_path):
     times = bar_columns()["timestamp"]
     times[[4, 5]] = times[[5, 4]]
@@ -78,6 +79,7 @@ def test_b02_identical_duplicates_may_be_dropped(tmp_path):
     assert "drop to leave them out" in refusal(write_parquet(tmp_path / "b.parquet", columns))
 
 
+@pytest.mark.requirement("DATA-7")
 def test_b03_conflicting_duplicates_are_always_refused(tmp_path):
     columns = {name: np.insert(values, 7, values[6]) for name, values in bar_columns().items()}
     columns["close"][7] += 0.01
@@ -224,6 +226,7 @@ def test_b27_a_number_with_a_thousands_mark(tmp_path):
     assert "row 1: expected close as a number, found '4,7" in message
 
 
+@pytest.mark.requirement("DATA-7")
 def test_b28_wrong_types(tmp_path):
     times = bar_columns()["timestamp"].astype(np.float32)
     assert "expected timestamps as int64 ns, Arrow timestamps or ISO text, found float" in refusal(
@@ -235,6 +238,7 @@ def test_b28_wrong_types(tmp_path):
     )
 
 
+@pytest.mark.requirement("DATA-7")
 def test_b29_a_missing_column_offers_the_nearest(tmp_path):
     columns = bar_columns()
     columns["clse"] = columns.pop("close")

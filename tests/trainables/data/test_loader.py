@@ -100,7 +100,6 @@ def test_the_rank_uses_sessions_before_the_bars_own():
     assert (market.iv_rank[756:] <= 100).all()
 
 
-@pytest.mark.requirement("DATA-30")
 def test_nothing_depends_on_later_bars(tmp_path):
     """Every price from a session on is replaced: before it all arrays of the market stay bit-identical."""
     columns = session_columns(130, bars=13)

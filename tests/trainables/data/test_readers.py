@@ -27,7 +27,6 @@ def test_parquet_round_trip(tmp_path):
     assert_equal(read(write_parquet(tmp_path / "b.parquet", {**columns, "symbol": ["ES"] * 20})), columns)
 
 
-@pytest.mark.requirement("DATA-6")
 @pytest.mark.parametrize("delimiter", [",", "\t", ";", "|"])
 @pytest.mark.parametrize("header", [True, False])
 def test_text_is_sniffed_for_delimiter_and_header(tmp_path, delimiter, header):

@@ -44,6 +44,13 @@ def test_regular_sessions_have_390_minutes_around_changes_of_the_clock(monday):
 
 
 @pytest.mark.requirement("DATA-9")
+def test_a_regular_session_has_23400_seconds():
+    times = np.arange(utc(2024, 7, 15), utc(2024, 7, 16), 10**9)
+    clock = local_time(place(times, 1, RTH, "x").event_time) % NS_PER_DAY / 1e9
+    assert (len(clock), clock[0], clock[-1]) == (23_400, 9.5 * 3600, 16 * 3600 - 1)
+
+
+@pytest.mark.requirement("DATA-9")
 def test_half_days_and_holidays_come_from_the_calendar():
     times = minutes((2024, 7, 3), (2024, 7, 5))
     rows = place(times, 60, RTH, "x")
@@ -82,7 +89,6 @@ def test_daily_bars_belong_to_the_session_of_their_date(stamp):
     assert np.diff(rows.number).tolist() == [1, 1]
 
 
-@pytest.mark.requirement("DATA-10")
 def test_segments_break_at_a_missing_session_and_at_a_long_hole_only():
     times = minutes((2024, 7, 15), (2024, 7, 18))
     rows = place(times, 60, RTH, "x")
