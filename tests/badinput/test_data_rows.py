@@ -54,31 +54,40 @@ def test_missing_empty_and_folder(tmp_path):
     assert "data.bars: expected the path" in refusal(None)
 
 
+@pytest.mark.requirement("DATA-7")
 def test_b01_unsorted(tmp_path):
     times = bar_columns()["timestamp"]
     times[[4, 5]] = times[[5, 4]]
     for policy in ("error", "drop"):
         message = refusal(parquet(tmp_path, timestamp=times), defects=policy)
-        assert "row 6: expected timestamps that increase, found 2024-01-02T14:34:00.000Z after 2024-01-02T14:35" in message
+        assert (
+            "row 6: expected timestamps that increase, found 2024-01-02T14:34:00.000Z after 2024-01-02T14:35" in message
+        )
 
 
 def test_b02_identical_duplicates_may_be_dropped(tmp_path):
     columns = {name: np.insert(values, 7, values[6]) for name, values in bar_columns().items()}
     bars = Bars(**columns)
     (defect,) = find_defects(bars)
-    assert str(defect) == "row 8: expected one row per timestamp, found a copy of the row at 2024-01-02T14:36:00.000Z (1 rows)"
+    assert (
+        str(defect)
+        == "row 8: expected one row per timestamp, found a copy of the row at 2024-01-02T14:36:00.000Z (1 rows)"
+    )
     kept, n_dropped = clean(bars, "bars", "drop", price_tolerance_frac=0.0)
     assert n_dropped == 1
     np.testing.assert_array_equal(kept.close, bar_columns()["close"])
     assert "drop to leave them out" in refusal(write_parquet(tmp_path / "b.parquet", columns))
 
 
+@pytest.mark.requirement("DATA-7")
 def test_b03_conflicting_duplicates_are_always_refused(tmp_path):
     columns = {name: np.insert(values, 7, values[6]) for name, values in bar_columns().items()}
     columns["close"][7] += 0.01
     for policy in ("error", "drop"):
         message = refusal(write_parquet(tmp_path / "b.parquet", columns), defects=policy)
-        assert "row 8: expected one row per timestamp, found 2024-01-02T14:36:00.000Z again with other values" in message
+        assert (
+            "row 8: expected one row per timestamp, found 2024-01-02T14:36:00.000Z again with other values" in message
+        )
 
 
 def test_b04_mixed_zones(tmp_path):
@@ -118,7 +127,9 @@ def test_b10_other_units_taken_for_nanoseconds(tmp_path, divisor, unit, write):
     columns = bar_columns()
     columns["timestamp"] //= divisor
     message = refusal(write(tmp_path / "b.data", columns))
-    assert f"row 1: expected nanoseconds since 1970, found {START // divisor} (20 rows); it looks like {unit}" in message
+    assert (
+        f"row 1: expected nanoseconds since 1970, found {START // divisor} (20 rows); it looks like {unit}" in message
+    )
 
 
 def test_b10_b11_outside_of_1900_to_tomorrow(tmp_path):
@@ -131,7 +142,9 @@ def test_b12_day_and_month_are_not_guessed(tmp_path):
     path = write_text(tmp_path / "b.csv", {**bar_columns(2), "timestamp": ["2024-02-01T10:00:00Z", "02/01/2024 10:01"]})
     assert "row 2: " in refusal(path)
     path = write_text(tmp_path / "b.csv", {**bar_columns(2), "timestamp": ["01/02/2024 10:00", "01/02/2024 10:01"]})
-    assert "row 1: expected ISO-8601 such as 2024-01-02T09:30:00, found '01/02/2024 10:00'" in refusal(path, timezone="UTC")
+    assert "row 1: expected ISO-8601 such as 2024-01-02T09:30:00, found '01/02/2024 10:00'" in refusal(
+        path, timezone="UTC"
+    )
 
 
 @pytest.mark.parametrize(
@@ -213,6 +226,7 @@ def test_b27_a_number_with_a_thousands_mark(tmp_path):
     assert "row 1: expected close as a number, found '4,7" in message
 
 
+@pytest.mark.requirement("DATA-7")
 def test_b28_wrong_types(tmp_path):
     times = bar_columns()["timestamp"].astype(np.float32)
     assert "expected timestamps as int64 ns, Arrow timestamps or ISO text, found float" in refusal(
@@ -224,12 +238,15 @@ def test_b28_wrong_types(tmp_path):
     )
 
 
+@pytest.mark.requirement("DATA-7")
 def test_b29_a_missing_column_offers_the_nearest(tmp_path):
     columns = bar_columns()
     columns["clse"] = columns.pop("close")
     for write in (write_parquet, write_text):
         message = refusal(write(tmp_path / "b.data", columns))
-        assert "expected a column close, found timestamp, open, high, low, volume, clse; did you mean 'clse'?" in message
+        assert (
+            "expected a column close, found timestamp, open, high, low, volume, clse; did you mean 'clse'?" in message
+        )
     assert "found it twice" in refusal(parquet(tmp_path, Close=bar_columns()["close"]))
     assert "expected a header, or timestamp, open" in refusal(write_text(tmp_path / "c.csv", {"0": [1], "1": [2]}))
 
@@ -275,11 +292,11 @@ def test_settings_of_files_with_another_source():
 @pytest.mark.parametrize(("values", "message"), [([18.0, -1.0], "row 2: expected vix above zero, found -1.0")])
 def test_bad_volatility_file(tmp_path, values, message):
     bars = write_parquet(tmp_path / "bars.parquet", session_columns(70))
-    path = write_text(tmp_path / "v.csv", {"timestamp": ["2024-01-02T00:00:00Z", "2024-01-03T00:00:00Z"], "vix": values})
+    path = write_text(
+        tmp_path / "v.csv", {"timestamp": ["2024-01-02T00:00:00Z", "2024-01-03T00:00:00Z"], "vix": values}
+    )
     assert message in refusal(bars, iv=path)
     nameless = write_text(tmp_path / "w.csv", {"timestamp": ["2024-01-02T00:00:00Z"], "value": [18.0]})
     assert "expected a column vix, iv or close" in refusal(bars, iv=nameless)
     unsorted = {"timestamp": ["2024-01-03T00:00:00Z", "2024-01-02T00:00:00Z"], "vix": [18.0, 19.0]}
     assert "row 2: expected a later timestamp" in refusal(bars, iv=write_text(tmp_path / "u.csv", unsorted))
-
-

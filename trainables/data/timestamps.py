@@ -152,7 +152,7 @@ def _parse(texts: pa.StringArray, kind: pa.DataType, where: str) -> pa.Array:
 
 
 def _first_unreadable(texts: pa.StringArray, kind: pa.DataType) -> int:
-    """Return the first row that does not convert, by bisection: rows before `good` do, `[good, bad)` has one that not."""
+    """Return the first row that does not convert, by bisection: all before `good` do, one of `[good, bad)` not."""
     good, bad = 0, len(texts)
     while bad - good > 1:
         middle = (good + bad) // 2

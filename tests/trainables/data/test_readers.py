@@ -27,7 +27,6 @@ def test_parquet_round_trip(tmp_path):
     assert_equal(read(write_parquet(tmp_path / "b.parquet", {**columns, "symbol": ["ES"] * 20})), columns)
 
 
-@pytest.mark.requirement("DATA-6")
 @pytest.mark.parametrize("delimiter", [",", "\t", ";", "|"])
 @pytest.mark.parametrize("header", [True, False])
 def test_text_is_sniffed_for_delimiter_and_header(tmp_path, delimiter, header):
@@ -85,7 +84,10 @@ def test_offsets_that_follow_the_declared_zone_are_one_zone(tmp_path):
     """02:00 New York on 2024-03-10 is 07:00 UTC: the offset changes there and the instants go on evenly."""
     start = 1710050400 * 10**9  # 2024-03-10 06:00 UTC
     columns = bar_columns(4, start=start, step=1800 * 10**9)
-    before, after = iso(columns["timestamp"][:2], -5 * HOUR, "-05:00"), iso(columns["timestamp"][2:], -4 * HOUR, "-04:00")
+    before, after = (
+        iso(columns["timestamp"][:2], -5 * HOUR, "-05:00"),
+        iso(columns["timestamp"][2:], -4 * HOUR, "-04:00"),
+    )
     path = write_text(tmp_path / "b.csv", {**columns, "timestamp": before + after})
     assert_equal(read(path, timezone="America/New_York"), columns)
 
