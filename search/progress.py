@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections import deque
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Protocol
 
@@ -25,9 +26,10 @@ BAD = (TrialState.FAILED, TrialState.DIVERGED, TrialState.OUT_OF_MEMORY, TrialSt
 class Watched(Protocol):
     """What the display reads of a study."""
 
-    trials: dict[str, Trial]
-    n_trials: int
-
+    @property
+    def trials(self) -> Mapping[str, Trial]: ...
+    @property
+    def n_trials(self) -> int: ...
     def best(self) -> Trial | None: ...
 
 

@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         problems.print(f"{_one_line(error)}", style="red", markup=False, highlight=False)
         return _exit_code(error)
     console.print(_summary(reports, wanted.family))
-    print(given.out)  # noqa: T201 - the last line of stdout is the folder
+    print(given.out)
     return 0
 
 
@@ -150,8 +150,12 @@ def assignment(wanted: TrainFile, given: argparse.Namespace) -> Assignment:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m trainables.train", description="Train one configuration over the folds.")
-    parser.add_argument("--config", type=Path, help="YAML with family, config, data, folds, seed (a search's best_config.yaml)")
+    parser = argparse.ArgumentParser(
+        prog="python -m trainables.train", description="Train one configuration over the folds."
+    )
+    parser.add_argument(
+        "--config", type=Path, help="YAML with family, config, data, folds, seed (a search's best_config.yaml)"
+    )
     parser.add_argument("--family", help="family, where no file says it (default condor)")
     parser.add_argument("--local-data", help="Parquet or CSV file of bars")
     for flag, (field, kind) in GENE_FLAGS.items():
@@ -178,7 +182,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"{path}: expected a readable YAML file, found {error.strerror}; correct --config") from error
     except (YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: expected YAML 1.2, found {' '.join(str(error).split())}; correct the file") from error
+        raise InputError(
+            f"{path}: expected YAML 1.2, found {' '.join(str(error).split())}; correct the file"
+        ) from error
     if not isinstance(values, Mapping):
         raise InputError(f"{path}: expected sections family, config, data, folds, seed, found {type(values).__name__}")
     return dict(values)

@@ -44,7 +44,6 @@ from trainables.training.engine import (
 from trainables.training.family import Batch
 from trainables.training.outputs import as_float32
 
-
 QUIET = 40
 """Level of DeepSpeed's own logger: it announces every engine, and every skipped step, which the loop counts itself."""
 
