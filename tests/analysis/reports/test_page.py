@@ -1,8 +1,10 @@
 import json
+import math
 import re
 import shutil
 import subprocess
 
+import polars as pl
 import pytest
 
 from analysis import report
@@ -88,6 +90,20 @@ def test_leader_with_broken_evidence_is_not_compared(tmp_path):
     html = page.render(run, leaderboard.build(run))
     assert "no usable evidence" in html
     assert f"evidence/{leader}/fold-01.parquet" in html
+
+
+def test_leader_with_infinite_predictions_is_not_compared(tmp_path):
+    run = RunFolder(fake_run.write(tmp_path / "run"))
+    file = run.path / "evidence" / leaderboard.build(run).leader.trial_id / "fold-00.parquet"
+    pl.read_parquet(file).with_columns(pl.lit(math.inf, pl.Float32).alias("prediction_1d")).write_parquet(file)
+    assert "no usable evidence" in page.render(run, leaderboard.build(run))
+
+
+def test_timestamps_may_be_nanoseconds_as_numbers(tmp_path):
+    run = RunFolder(fake_run.write(tmp_path / "run"))
+    for file in (run.path / "evidence" / leaderboard.build(run).leader.trial_id).iterdir():
+        pl.read_parquet(file).with_columns(pl.col("timestamp").dt.epoch("ns")).write_parquet(file)
+    assert "rank correlation with what happened" in page.render(run, leaderboard.build(run))
 
 
 def test_inactive_parameters_have_a_tick_of_their_own(run):
