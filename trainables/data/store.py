@@ -50,7 +50,9 @@ class FeatureStore:
         self.root = Path(root)
         self._whole: set[str] = set()
 
-    def get(self, key: str, build: Callable[[], Arrays], meta: Mapping[str, Any] | None = None) -> dict[str, NDArray[Any]]:
+    def get(
+        self, key: str, build: Callable[[], Arrays], meta: Mapping[str, Any] | None = None
+    ) -> dict[str, NDArray[Any]]:
         """Return the arrays of a key as read-only memory maps, built first where they are not there or damaged.
 
         Args:
