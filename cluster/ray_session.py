@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import secrets
@@ -18,7 +19,7 @@ import ray
 import ray._private.worker as ray_worker
 
 from cluster.errors import ClusterError
-from cluster.resources import Node, ResourceSettings, threads_per_trial
+from cluster.resources import Node, ResourceSettings
 from cluster.worker import worker_environment
 
 logger = logging.getLogger(__name__)
@@ -40,15 +41,17 @@ RAY_ENVIRONMENT = {
 def ray_session(settings: ResourceSettings) -> Iterator[tuple[Node, ...]]:
     """Connect to Ray for as long as the block runs and yield the machines of the cluster.
 
-    The address is `settings.ray_address`, else RAY_ADDRESS (which `ray job submit` sets), else a private Ray on this
-    machine: a Ray that happens to run here is never joined unasked. A private Ray gets a token that only this process
-    and its children know, keeps its files in a temporary folder, and is gone after the block. A cluster's own
-    authentication is never changed.
+    The address is `settings.ray_address`; where that is `local`, RAY_ADDRESS (which `ray job submit` sets) overrules
+    it, and without either a private Ray starts on this machine: one that happens to run here is never joined unasked.
+    A private Ray gets a token that only this process and its children know, keeps its files in a temporary folder,
+    and is gone after the block. A cluster's own authentication is never changed.
 
     Raises:
         ClusterError: Ray cannot be started or reached.
     """
-    address = settings.ray_address or os.environ.get("RAY_ADDRESS") or LOCAL
+    address = settings.ray_address
+    if address == LOCAL:
+        address = os.environ.get("RAY_ADDRESS") or LOCAL
     if address.startswith("ray://"):
         raise ClusterError(
             f"ray address: expected HOST:PORT, auto or {LOCAL}, found {address}; the Ray client cannot carry a search: "
@@ -97,28 +100,25 @@ def _raylet_news_to_log() -> Iterator[None]:
         ray_worker.print_to_stdstream = before
 
 
-def variables_for_workers(threads: int, *, is_local: bool, environ: Mapping[str, str]) -> dict[str, str]:
+def variables_for_workers(threads: int, environ: Mapping[str, str]) -> dict[str, str]:
     """Return what the worker processes get: limits, and where our packages are.
 
-    On a named cluster a variable that the job already has is left to the job: its runtime environment carries it to
-    the workers, and Ray refuses a second value.
+    What the runtime environment of a submitted job sets is left to it: Ray carries that to the workers by itself, and
+    refuses a second value. A job's working directory is where its workers find our packages, on each machine anew.
     """
-    root = str(Path(__file__).resolve().parents[1])
-    variables = {**worker_environment(threads), "PYTHONPATH": root}
-    if not is_local:
-        return {name: value for name, value in variables.items() if name not in environ}
-    if environ.get("PYTHONPATH"):
-        variables["PYTHONPATH"] = os.pathsep.join((root, environ["PYTHONPATH"]))
-    return variables
+    path = [str(Path(__file__).resolve().parents[1]), environ.get("PYTHONPATH", "")]
+    variables = {**worker_environment(threads), "PYTHONPATH": os.pathsep.join(filter(None, path))}
+    job = json.loads(environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("runtime_env") or {}
+    left_to_job = set(job.get("env_vars") or ()) | ({"PYTHONPATH"} if "working_dir" in job else set())
+    return {name: value for name, value in variables.items() if name not in left_to_job}
 
 
 def _connect(address: str, settings: ResourceSettings, folder: str) -> None:
-    is_local = address == LOCAL
     options: dict[str, Any] = {}
-    if is_local:
+    if address == LOCAL:
         _give_private_token()
         options = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES, "_temp_dir": folder}
-    variables = variables_for_workers(threads_per_trial(settings), is_local=is_local, environ=os.environ)
+    variables = variables_for_workers(settings.threads, os.environ)
     handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
