@@ -386,6 +386,7 @@ def _plan_file(setup: Setup, run_dir: Path, study: Study, dataset: Dataset) -> d
         "stopping": spec.search.stopping.rule,
         "n_trials": spec.budget.trials,
         "data": setup.data.source,
+        "experiment": spec.tracking.experiment,
         "constraints_sha256": header["constraints_sha256"],
     }
     write_plan(run_dir, plan)
