@@ -73,7 +73,8 @@ def training_metrics(
         flatness_steps: Lanczos steps; 0 leaves curvature out.
 
     Returns:
-        `train_loss`; `flatness` = top Hessian eigenvalue / loss where the loss is positive.
+        `train_loss`; where the loss is positive `flatness` = top Hessian eigenvalue / loss, and `flatness_adaptive`, its
+        form that a rescaling of weights cannot change (Kwon et al. 2021; decision 14).
     """
     batch = windows.batch(rows)
 
@@ -88,7 +89,9 @@ def training_metrics(
         return {"train_loss": train_loss}
     with twice_differentiable():
         parameters = [p for p in model.parameters() if p.requires_grad]
-        curvature = top_eigenvalue(loss, parameters, n_steps=flatness_steps, seed=0)
-    flatness = curvature.relative
-    is_known = flatness is not None and math.isfinite(flatness)
-    return {"train_loss": train_loss} | ({"flatness": flatness} if is_known else {})
+        curvatures = {
+            "flatness": top_eigenvalue(loss, parameters, n_steps=flatness_steps, seed=0),
+            "flatness_adaptive": top_eigenvalue(loss, parameters, n_steps=flatness_steps, seed=0, is_adaptive=True),
+        }
+    relative = {name: curvature.relative for name, curvature in curvatures.items()}
+    return {"train_loss": train_loss} | {n: v for n, v in relative.items() if v is not None and math.isfinite(v)}
