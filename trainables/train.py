@@ -150,8 +150,12 @@ def assignment(wanted: TrainFile, given: argparse.Namespace) -> Assignment:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m trainables.train", description="Train one configuration over the folds.")
-    parser.add_argument("--config", type=Path, help="YAML with family, config, data, folds, seed (a search's best_config.yaml)")
+    parser = argparse.ArgumentParser(
+        prog="python -m trainables.train", description="Train one configuration over the folds."
+    )
+    parser.add_argument(
+        "--config", type=Path, help="YAML with family, config, data, folds, seed (a search's best_config.yaml)"
+    )
     parser.add_argument("--family", help="family, where no file says it (default condor)")
     parser.add_argument("--local-data", help="Parquet or CSV file of bars")
     for flag, (field, kind) in GENE_FLAGS.items():
@@ -178,15 +182,20 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"{path}: expected a readable YAML file, found {error.strerror}; correct --config") from error
     except (YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: expected YAML 1.2, found {' '.join(str(error).split())}; correct the file") from error
+        raise InputError(
+            f"{path}: expected YAML 1.2, found {' '.join(str(error).split())}; correct the file"
+        ) from error
     if not isinstance(values, Mapping):
         raise InputError(f"{path}: expected sections family, config, data, folds, seed, found {type(values).__name__}")
     return dict(values)
 
 
 def _problem(where: object, problem: Any) -> str:
-    path = ".".join(map(str, problem["loc"])) or "file"
-    return f"{where}: {path}: {problem['msg']}, found {problem.get('input')!r}; correct it"
+    """Return one line of a validation error; a rule over several fields names what it found itself."""
+    message = problem["msg"].removeprefix("Value error, ")
+    if not problem["loc"]:
+        return f"{where}: {message}"
+    return f"{where}: {'.'.join(map(str, problem['loc']))}: {message}, found {problem['input']!r}; correct it"
 
 
 def _one_line(error: BaseException) -> str:

@@ -12,6 +12,7 @@ import math
 import os
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -86,6 +87,15 @@ def join_process_group(device: torch.device) -> None:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
 
 
+@cache
+def _spare_imports_from_collection() -> None:
+    """Take what the imports made out of garbage collection, once, after the first engine is gone.
+
+    Later collections then look at what is new only, and closing an engine takes no time; before, each took 0.3 s.
+    """
+    gc.freeze()
+
+
 class DeepSpeedEngine:
     """One deepspeed engine over PyTorch's AdamW. See `trainables.training.engine.Engine`."""
 
@@ -105,6 +115,10 @@ class DeepSpeedEngine:
                 dist_init_required=False,
             )
         self._is_partitioned = config.zero_stage > 0
+        if not self._is_partitioned and dist.get_world_size() == 1:
+            self._engine.enable_backward_allreduce = (
+                False  # a sum over one process, half the time of a small model's step
+            )
         self._input_dtype = next(model.parameters()).dtype
 
     def train_step(self, micro_batches: Sequence[Batch], learning_rate: float) -> Step:
@@ -207,3 +221,4 @@ class DeepSpeedEngine:
             vars(engine).clear()
         del engine
         gc.collect()
+        _spare_imports_from_collection()

@@ -41,7 +41,9 @@ def test_size_is_known_without_building_the_model(hidden, stage):
     assert len(SCHEMAS[STAGE_SCHEMAS[stage]]) == config.n_inputs
     assert config.n_parameters() == sum(p.numel() for p in Mlp(config, config.n_inputs).parameters())
     assert config.memory_bytes() > 16 * config.n_parameters()
-    assert config.forward_flops() == 2 * sum(p.numel() for p in Mlp(config, config.n_inputs).parameters() if p.ndim == 2)
+    assert config.forward_flops() == 2 * sum(
+        p.numel() for p in Mlp(config, config.n_inputs).parameters() if p.ndim == 2
+    )
 
 
 def test_each_stage_begins_with_the_columns_of_the_one_before():

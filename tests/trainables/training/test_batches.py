@@ -10,7 +10,11 @@ from trainables.training.batches import StepPlan, Windows
 
 
 @given(
-    n=st.integers(4, 200), batch=st.integers(1, 40), accum=st.integers(1, 4), epochs=st.integers(1, 3), seed=st.integers(0, 9)
+    n=st.integers(4, 200),
+    batch=st.integers(1, 40),
+    accum=st.integers(1, 4),
+    epochs=st.integers(1, 3),
+    seed=st.integers(0, 9),
 )
 def test_every_epoch_visits_every_row_once_in_even_pieces(n, batch, accum, epochs, seed):
     rows = np.arange(n) * 3

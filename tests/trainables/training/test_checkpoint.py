@@ -20,7 +20,9 @@ IDENTITY = {"family": "toy", "config": {"lr": 0.1, "width": 4}, "seed": 3}
 def checkpoint(rung: int) -> Checkpoint:
     flat = torch.arange(20, dtype=torch.float32) + rung
     weights = {"a.weight": flat[:12].view(3, 4), "a.bias": flat[12:15], "count": torch.tensor(rung)}
-    report = RungReport(rung=rung, fold=rung // 2, share=0.5, metrics={"val_loss": 0.25 * rung}, n_scored=9, seconds=1.5)
+    report = RungReport(
+        rung=rung, fold=rung // 2, share=0.5, metrics={"val_loss": 0.25 * rung}, n_scored=9, seconds=1.5
+    )
     return Checkpoint(
         report=report,
         step=10 * rung,
@@ -122,5 +124,7 @@ def test_another_configuration_is_refused_naming_the_fields(tmp_path):
     other = {"family": "toy", "config": {"lr": 0.2, "width": 4, "depth": 1}, "seed": 3}
     with pytest.raises(CheckpointMismatch) as caught:
         newest_checkpoint(tmp_path, other)
-    assert "config.depth: None there, 1 here; config.lr: 0.1 there, 0.2 here; use another run folder" in str(caught.value)
+    assert "config.depth: None there, 1 here; config.lr: 0.1 there, 0.2 here; use another run folder" in str(
+        caught.value
+    )
     assert "width" not in str(caught.value)

@@ -29,7 +29,9 @@ class QuadraticFamily:
 
 @pytest.mark.requirement("ANALYSIS-6")
 def test_flatness_is_the_top_eigenvalue_over_the_loss():
-    windows = Windows(np.zeros((9, 1), np.float32), np.zeros((9, 1), np.float32), lookback=1, device=torch.device("cpu"))
+    windows = Windows(
+        np.zeros((9, 1), np.float32), np.zeros((9, 1), np.float32), lookback=1, device=torch.device("cpu")
+    )
     metrics = training_metrics(QuadraticFamily(), None, Quadratic(), windows, np.arange(9), flatness_steps=4)
     loss = 0.5 * (1 * 1**2 + 3 * 2**2)
     assert metrics == {"train_loss": pytest.approx(loss), "flatness": pytest.approx(3 / loss, rel=1e-3)}
