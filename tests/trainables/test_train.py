@@ -35,6 +35,8 @@ def run(path: Path, *flags: str) -> int:
 def test_a_configuration_is_trained_and_its_folder_named_last(tmp_path, capsys):
     assert run(write(tmp_path)) == 0
     out = capsys.readouterr().out
+    assert run(tmp_path / "best_config.yaml") == 0
+    assert capsys.readouterr().out.split("mlp: 1 folds")[1] == out.split("mlp: 1 folds")[1]
     assert out.splitlines()[-1] == str(tmp_path / "out")
     assert "mlp: 1 folds" in out
     assert "val_loss" in out

@@ -1,8 +1,8 @@
-"""The DeepSpeed engine: the only file that imports deepspeed. One process needs neither a port nor a compiler.
+"""The DeepSpeed engine: the only file that imports deepspeed. One process needs no agreed port and no compiler.
 
-Recipe for a CPU, measured with deepspeed 0.19.8 (pinned, because the recipe touches one private table):
-the process group lives in a `HashStore`; the shared-memory extension, which training never calls, is declared absent so that
-it is not compiled; the optimiser is PyTorch's own AdamW, so that no fused optimiser is compiled either.
+Recipe for a CPU, measured with deepspeed 0.19.8 (pinned, because the recipe touches one private table): the process
+group meets in a `HashStore`; the shared-memory extension, which training never calls, is declared absent so that it is
+not compiled; the optimiser is PyTorch's own AdamW, so that no fused optimiser is compiled either.
 """
 
 from __future__ import annotations
@@ -45,7 +45,6 @@ from trainables.training.engine import (
 from trainables.training.family import Batch
 from trainables.training.outputs import as_float32
 
-
 QUIET = 40
 """Level of DeepSpeed's own logger: it announces every engine, and every skipped step, which the loop counts itself."""
 
@@ -79,7 +78,7 @@ def ds_config(config: FamilyConfig, *, world_size: int = 1) -> dict[str, Any]:
 
 
 def join_process_group(device: torch.device) -> None:
-    """Make a group of one process where none exists yet; it opens no port, so trials beside one another cannot collide."""
+    """Make a group of one process where there is none; no port is agreed on, so trials side by side cannot collide."""
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     os.environ.setdefault("LOCAL_RANK", "0")
     if not dist.is_initialized():
@@ -116,9 +115,8 @@ class DeepSpeedEngine:
             )
         self._is_partitioned = config.zero_stage > 0
         if not self._is_partitioned and dist.get_world_size() == 1:
-            self._engine.enable_backward_allreduce = (
-                False  # a sum over one process, half the time of a small model's step
-            )
+            # A sum over one process, and half the time of a small model's step.
+            self._engine.enable_backward_allreduce = False
         self._input_dtype = next(model.parameters()).dtype
 
     def train_step(self, micro_batches: Sequence[Batch], learning_rate: float) -> Step:

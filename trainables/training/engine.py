@@ -1,7 +1,7 @@
 """What the training loop asks of an engine, and the state that every engine can give and take.
 
-The state names each tensor by its parameter and is always complete float32, whatever the engine, the number format or the
-ZeRO stage: a checkpoint of one engine continues in the other.
+The state names each tensor by its parameter and is always complete float32, whatever the engine, the number format or
+the ZeRO stage: a checkpoint of one engine continues in the other.
 """
 
 from __future__ import annotations
