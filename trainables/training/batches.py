@@ -32,7 +32,8 @@ class StepPlan:
         """
         if len(rows) < accum_steps:
             raise ValueError(
-                f"accum_steps: expected at most as many micro-batches as training rows ({len(rows)}), found {accum_steps}"
+                f"accum_steps: expected at most as many micro-batches as training rows ({len(rows)}), "
+                f"found {accum_steps}; lower it"
             )
         self._rows = rows
         self._accum_steps = accum_steps
@@ -63,7 +64,7 @@ class Windows:
         device: torch.device,
         normalise: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        """Keep the arrays; `normalise` maps windows (B, T, F) to windows, for scaling whose statistics are the window's."""
+        """Keep the arrays; `normalise` maps windows (B, T, F) to windows, for scaling by a window's own statistics."""
         self._features = features_NF
         self._targets = torch.from_numpy(targets_NK)
         self._lookback = lookback

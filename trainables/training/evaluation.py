@@ -34,8 +34,8 @@ def score_rows(
 def score_metrics(score: Score) -> dict[str, float]:
     """Return the fold's measures; an undefined one is absent. Requirements: ANALYSIS-1, ANALYSIS-2, ANALYSIS-3.
 
-    `val_loss` and `crps` are means over rows, `ic_<h>` the rank correlation of a horizon, `ic` the mean of those that are
-    defined. `val_loss` is always there, finite or not.
+    `val_loss` and `crps` are means over rows, `ic_<h>` the rank correlation of a horizon, `ic` the mean of those that
+    are defined. `val_loss` is always there, finite or not.
     """
     metrics = dict(score.metrics)
     if score.crps is not None:

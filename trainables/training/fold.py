@@ -74,7 +74,7 @@ class FoldTraining:
         self._stability = Stability()
 
     def train_to(self, share: float) -> dict[str, float]:
-        """Train until `share` of the fold's steps is done; return the mean training objective of the steps now taken."""
+        """Train until `share` of the fold's steps is done; return the mean objective of the steps now taken."""
         target = round(share * self.plan.n_steps)
         objective = train_steps(
             self._engine,
