@@ -73,8 +73,8 @@ def training_metrics(
         flatness_steps: Lanczos steps; 0 leaves curvature out.
 
     Returns:
-        `train_loss`; where the loss is positive `flatness` = top Hessian eigenvalue / loss, and `flatness_adaptive`, its
-        form that a rescaling of weights cannot change (Kwon et al. 2021; decision 14).
+        `train_loss`; where the loss is positive `flatness` = top Hessian eigenvalue / loss, and `flatness_adaptive`,
+        the form of it that a rescaling of weights cannot change (Kwon et al. 2021).
     """
     batch = windows.batch(rows)
 
