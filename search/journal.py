@@ -135,11 +135,11 @@ class Journal:
             JournalError: Another driver has taken the lease over, the disk is full, or the file is read-only.
             ValueError: The body holds something that JSON has no word for.
         """
+        if self._token is None:
+            raise JournalError(f"{self.path}: opened to read only; nothing was written")
         text, time_utc = to_json(body), datetime.now(UTC).isoformat(timespec="milliseconds")
         seq = self._seq + 1
         chain = _link(self._chain, f"{seq} {time_utc} {kind} {text}")
-        if self._token is None:
-            raise JournalError(f"{self.path}: opened to read only; nothing was written")
         with _explained(self.path), _transaction(self._connection):
             self._prove_lease()
             self._connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?)", (seq, time_utc, kind, text, chain))
@@ -351,10 +351,11 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
+        connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
         raise
-    connection.execute("COMMIT")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -20,6 +20,7 @@ from pydantic import (
     Tag,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 Scalar = bool | int | float | str | None
@@ -101,6 +102,14 @@ class Kind(StrictModel):
         """Return an allowed value in its one JSON form."""
         return self.value_at(self.rank(value))
 
+    @model_validator(mode="after")
+    def _default_is_allowed(self) -> Self:
+        default = getattr(self, "default", None)
+        wanted = None if default is None else self.objection(default)
+        if wanted is not None:
+            raise ValueError(f"expected a default that is {wanted}, found {shown(default)}")
+        return self
+
     @property
     def initial(self) -> Value:
         """The default, or where none is given the middle (of unordered choices: the first)."""
@@ -115,12 +124,6 @@ def _clamped(unit: float) -> float:
 def _between(low: float, high: float, unit: float) -> float:
     at = _clamped(unit)
     return low * (1.0 - at) + high * at
-
-
-def _refuse_outside(kind: Kind, default: Any) -> None:
-    wanted = None if default is None else kind.objection(default)
-    if wanted is not None:
-        raise ValueError(f"expected a default that is {wanted}, found {shown(default)}")
 
 
 def _not_below(high: float, info: ValidationInfo) -> None:
@@ -173,9 +176,6 @@ class Float(Kind):
         if step is not None and low is not None and high is not None and (high - low) / step > LARGEST_INT:
             raise ValueError(f"expected a step of at least (high - low) / 2**40, found {step}; drop it")
         return step
-
-    def model_post_init(self, context: Any) -> None:
-        _refuse_outside(self, self.default)
 
     @property
     def size(self) -> int | None:
@@ -264,9 +264,6 @@ class Int(Kind):
             raise ValueError(f"log and step exclude each other (step={step}); drop one")
         return step
 
-    def model_post_init(self, context: Any) -> None:
-        _refuse_outside(self, self.default)
-
     @property
     def size(self) -> int:
         return (self.high - self.low) // self.step + 1
@@ -319,9 +316,6 @@ class _Listed(Kind):
                 raise ValueError(f"expected distinct choices, found {shown(choice)} twice; drop one")
             seen.add(identity(choice))
         return choices
-
-    def model_post_init(self, context: Any) -> None:
-        _refuse_outside(self, self.default)
 
     @property
     def size(self) -> int:
@@ -399,13 +393,16 @@ def _fixed(value: Value) -> Fixed:
     return Fixed(value=value)
 
 
-Parameter = Annotated[
-    Annotated[Float, Tag("float")]
-    | Annotated[Int, Tag("int")]
-    | Annotated[Choice, Tag("choice")]
-    | Annotated[Ordered, Tag("ordered")]
-    | Annotated[Fixed, Tag("fixed")]
-    | Annotated[Value, AfterValidator(_fixed), Tag("bare")],
-    Discriminator(_tag),
-]
+if TYPE_CHECKING:
+    Parameter = Kind
+else:
+    Parameter = Annotated[
+        Annotated[Float, Tag("float")]
+        | Annotated[Int, Tag("int")]
+        | Annotated[Choice, Tag("choice")]
+        | Annotated[Ordered, Tag("ordered")]
+        | Annotated[Fixed, Tag("fixed")]
+        | Annotated[Value, AfterValidator(_fixed), Tag("bare")],
+        Discriminator(_tag),
+    ]
 """What stands under `parameters:` in a space file; a bare value becomes `Fixed`."""

@@ -11,7 +11,6 @@ import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,9 +37,9 @@ class Row(NamedTuple):
 
     name: str
     kind: str
-    values: str
+    span: str
     default: str
-    condition: str
+    when: str
 
 
 class Space:
@@ -58,8 +57,8 @@ class Space:
         found = condition_problems(kinds)
         if found:
             raise SpaceError(tuple(f"{'.'.join(map(str, p.path))}: {p.text}" for p in found))
-        self.parameters: Mapping[str, Kind] = MappingProxyType({n: kinds[n] for n in _parents_first(kinds)[0]})
-        self._possible = self._possible_values()
+        self.parameters: Mapping[str, Kind] = {n: kinds[n] for n in _parents_first(kinds)[0]}
+        self._possible = self._possible_names()
 
     @property
     def free(self) -> tuple[str, ...]:
@@ -86,33 +85,34 @@ class Space:
         Raises:
             SpaceError: A given value is not allowed, or is of a parameter that is unknown or not active.
         """
-        config: dict[str, Any] = {}
-        for name, kind in self.parameters.items():
-            if self.is_active(name, config):
-                config[name] = _json(partial[name] if name in partial else kind.initial)
-        found = self.problems({**config, **partial})
+        config = self._filled(partial)
+        found = self.objections({**config, **partial})
         if found:
-            raise SpaceError(found)
+            raise SpaceError(tuple(f"{name}: {text}" for name, text in found))
         return {name: _json(self.parameters[name].normal(value)) for name, value in config.items()}
 
     def problems(self, config: Mapping[str, Any]) -> tuple[str, ...]:
         """Return one line for everything that keeps a config out of the space; empty: it is a point of it."""
+        return tuple(f"{name}: {text}" for name, text in self.objections(config))
+
+    def objections(self, config: Mapping[str, Any], *, partial: bool = False) -> tuple[tuple[str, str], ...]:
+        """Return (parameter, what is wrong) pairs; with `partial`, what is not given is taken at its default."""
+        if partial:
+            config = {**self._filled(config), **config}
         found = []
         for name in config:
             if name not in self.parameters:
-                found.append(
-                    f"{name}: expected a parameter of the space, found an unknown name{nearest(name, self.parameters)}"
-                )
+                text = f"expected a parameter of the space, found an unknown name{nearest(name, self.parameters)}"
+                found.append((name, text))
         for name, kind in self.parameters.items():
             active = self.is_active(name, config)
             if active and name not in config:
-                found.append(f"{name}: expected a value, found none")
+                found.append((name, "expected a value, found none"))
             elif not active and name in config:
-                found.append(
-                    f"{name}: expected no value, found {shown(config[name])}: it exists only when {condition(kind)}"
-                )
+                only = f"it exists only when {condition(kind)}"
+                found.append((name, f"expected no value, found {shown(config[name])}; {only}"))
             elif active and (wanted := kind.objection(config[name])) is not None:
-                found.append(f"{name}: expected {wanted}, found {shown(config[name])}")
+                found.append((name, f"expected {wanted}, found {shown(config[name])}"))
         return tuple(found)
 
     def encode(self, config: Mapping[str, Any]) -> NDArray[np.float64]:
@@ -180,7 +180,14 @@ class Space:
             rows.append(Row(name, type(kind).__name__.lower(), kind.span(), default, text))
         return tuple(rows)
 
-    def _possible_values(self) -> frozenset[str]:
+    def _filled(self, partial: Mapping[str, Any]) -> dict[str, Any]:
+        config: dict[str, Any] = {}
+        for name, kind in self.parameters.items():
+            if self.is_active(name, config):
+                config[name] = _json(partial[name] if name in partial else kind.initial)
+        return config
+
+    def _possible_names(self) -> frozenset[str]:
         """Return the names whose every condition can be met by a parent that can itself be active."""
         possible: set[str] = set()
         for name, kind in self.parameters.items():
@@ -244,9 +251,9 @@ def _parent_problem(name: str, parent: str, kinds: Mapping[str, Kind], allowed: 
     if not allowed:
         return "expected at least one value, found an empty list"
     # something fixed may well exclude a child: that is how a profile switches a module off
-    wrong = [] if isinstance(kind, Fixed) else [v for v in allowed if kind.objection(v) is not None]
-    if wrong:
-        return f"expected a value of {parent} ({kind.span()}), found {shown(wrong[0])}; {name} would never exist"
+    if not isinstance(kind, Fixed) and all(kind.objection(v) is not None for v in allowed):
+        found = shown(allowed[0]) if len(allowed) == 1 else shown(allowed)
+        return f"expected a value of {parent} ({kind.span()}), found {found}; {name} would never exist"
     return None
 
 

@@ -7,7 +7,7 @@ is killed at any moment and resumed goes on as if it had not been.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -155,6 +155,10 @@ class Study:
         """Return the complete trial with the best first objective; None where there is none."""
         return self.history.best()
 
+    def events(self) -> Iterator[Event]:
+        """Yield every event of the journal so far."""
+        return self._journal.events()
+
     def subscribe(self, listener: Listener) -> None:
         """Call `listener(event, trial)` after the commit of every event from now on; `trial` as it is after it."""
         self._listeners.append(listener)
@@ -275,4 +279,5 @@ class Study:
         expected = self.charter.ladder[len(trial.observations)]
         found = Rung(index=observation.rung, fold=observation.fold, share=observation.share)
         if found != expected:
-            raise ProtocolError(f"{trial.trial_id}: expected a report of {expected}, found one of {found}")
+            wanted, had = (f"rung {r.index} (fold {r.fold}, share {r.share:g})" for r in (expected, found))
+            raise ProtocolError(f"{trial.trial_id}: expected a report of {wanted}, found one of {had}")

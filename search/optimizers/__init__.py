@@ -62,7 +62,7 @@ TABLE: Mapping[str, str] = {
     "grid": "search.optimizers.random_search:grid_search",
     "tpe": "search.optimizers.optuna_samplers:tpe",
     "gp": "search.optimizers.optuna_samplers:gaussian_process",
-    "cma-es": "search.optimizers.cma_es:cma_es",
+    "cma_es": "search.optimizers.cma_es:cma_es",
     "nsga2": "search.optimizers.optuna_samplers:nsga2",
     "qmc": "search.optimizers.quasi_random:quasi_random",
 }

@@ -18,6 +18,12 @@ class DataConfig(StrictModel):
     """Path of the bars (`source: files`): columns timestamp, open, high, low, close, volume, optionally symbol."""
     iv: str | None = None
     """Path of a daily or intraday volatility index in percent (timestamp, close or vix); none: modelled by GARCH."""
+    symbol: str | None = None
+    """Which symbol of a file of several is used."""
+    defects: Literal["error", "drop"] = "error"
+    """`error` refuses bad rows; `drop` leaves them out, counts them and marks the market. Nothing is ever filled in."""
+    price_tolerance_frac: float = Field(default=1e-6, ge=0, lt=0.1)
+    """How far, as a share of the close, open and close may lie outside of low and high before a bar is bad."""
     timezone: str | None = None
     """IANA zone of naive timestamps; naive timestamps without it are refused."""
     bar_seconds: int | None = Field(default=None, gt=0)
@@ -28,8 +34,25 @@ class DataConfig(StrictModel):
     """Exchange calendar that gives sessions and holidays."""
     session: Literal["rth", "all"] = "rth"
     """`rth` keeps regular hours only; `all` keeps every bar of the file that lies in a session."""
+    max_gap_bars: int = Field(default=60, ge=1)
+    """More missing bars than this within a session, or a missing session, begin a new segment: no window crosses it."""
     price_scale: float = Field(default=1.0, gt=0)
     """Prices are multiplied by this; 0.1 turns the S&P 500 index into SPY-like dollars."""
+    iv_initial_sessions: int = Field(default=504, ge=100)
+    """Modelled volatility: sessions before the first GARCH fit; volatility is unknown up to there.
+    Two years: on one year of the S&P 500 the fit degenerates to a constant variance."""
+    iv_refit_sessions: int = Field(default=252, ge=1)
+    """Modelled volatility: sessions between fits on the growing past."""
+    iv_horizon_sessions: int = Field(default=21, ge=1)
+    """Modelled volatility: sessions ahead that it averages over; a month, as the VIX does."""
+    iv_max_age_days: float = Field(default=7.0, gt=0)
+    """A volatility older than this is unknown."""
+    iv_rank_sessions: int = Field(default=252, ge=2)
+    """Sessions that the rank of volatility looks back on; fewer give no rank (DATA-21)."""
+    option_days: float = Field(default=30.0, gt=0)
+    """Calendar days that the expiry of the reference option is nearest to (DATA-19)."""
+    strike_step: float = Field(default=1.0, gt=0)
+    """Distance of strikes of the modelled chain, after `price_scale`."""
     rate_ann: float = Field(default=0.02, ge=-0.1, le=0.5)
     """Risk-free rate of the modelled chain, per year, continuously compounded."""
     spread_frac: float = Field(default=0.02, ge=0, lt=1)

@@ -23,10 +23,11 @@ class Market:
         session: Session number from 0; rows of one number are of one trading day.
         segment: Run number: a window may not cross from one number to another (roll, hole in the data).
         iv: At-the-money implied volatility, annualised decimal, as known at `known_time`; NaN where unknown.
-        iv_rank: Rank of iv in its trailing 252 sessions, 0..100, up to the previous session's close; NaN in warm-up (DATA-21).
+        iv_rank: Rank of iv in its trailing 252 sessions, 0..100, up to the previous session's close; NaN in warm-up
+            (DATA-21).
         strike, delta, gamma, vega, theta, option_iv, spread_ratio: The reference option of the bar: the put whose
-            strike is nearest to the close, of the expiry nearest to 30 days. vega per 1.00 of volatility, theta per year,
-            spread_ratio = (ask - bid) / mid. NaN where there is none.
+            strike is nearest to the close, of the expiry nearest to 30 days. vega per 1.00 of volatility, theta per
+            year, spread_ratio = (ask - bid) / mid. NaN where there is none.
         is_call: +1 call, -1 put.
         bars_per_session: Usual number of bars of a session: 1 for daily bars, 390 for minutes of regular hours.
         rate_ann: Risk-free rate, per year.

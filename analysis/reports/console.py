@@ -1,0 +1,46 @@
+"""The ranking as a table on standard output, and what to type next."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from analysis.reports import verdict
+from analysis.reports.leaderboard import SHOWN, Leaderboard
+
+MOST_ROWS = 12
+"""Rows printed; all are in ranking.csv."""
+
+
+def show(board: Leaderboard, run_dir: Path, console: Console | None = None) -> None:
+    """Print the ranked trials, how many ended in which other state, and the next commands."""
+    out = console or Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    out.print(_table(board) if board.ranked else "no trial visited every fold: nothing can be ranked")
+    states = ", ".join(f"{n} {state}" for state, n in board.counts().items())
+    out.print(f"{sum(board.counts().values())} trials: {states}")
+    if board.ranked:
+        n = len(board.indistinct)
+        alike = f"{n} of {len(board.ranked)} complete trials are" if n > 1 else "only the leader is"
+        out.print(f"{alike} within one standard error of the lowest validation loss")
+    out.print(f"next:  open {run_dir}/report.html")
+    out.print("       make ui")
+    if board.ranked:
+        out.print(f"       python -m trainables.train --config {run_dir}/best_config.yaml")
+
+
+def _table(board: Leaderboard) -> Table:
+    metrics = [m for m in SHOWN if any(m in entry.values for entry in board.ranked)]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("rank", justify="right")
+    table.add_column("trial")
+    for metric in metrics:
+        table.add_column(verdict.METRIC_WORDS.get(metric, metric), justify="right")
+    table.add_column("from")
+    for entry in board.ranked[:MOST_ROWS]:
+        rank = f"{entry.rank}{'=' if entry.is_tied else ''}"
+        cells = [verdict.amount(entry, metric) for metric in metrics]
+        table.add_row(rank, entry.trial_id, *cells, entry.origin, style="bold" if entry.rank == 1 else None)
+    return table

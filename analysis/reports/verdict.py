@@ -1,0 +1,234 @@
+"""The verdict of a run in plain words, and what a reader must know before believing it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from analysis.measures.ic import IcEstimate
+from analysis.reports.leaderboard import Entry, Leaderboard
+from analysis.reports.skill import Skill, two_sided_p
+from analysis.run_folder import EvidenceCheck, Plan
+
+LEVEL = 0.05
+"""Two-sided level below which the page says that something differs from nothing."""
+STATE_WORDS = {
+    "complete": "complete",
+    "stopped": "stopped early",
+    "failed": "failed",
+    "diverged": "diverged",
+    "out_of_memory": "out of memory",
+    "infeasible": "infeasible",
+    "lost": "lost with their worker",
+    "running": "unfinished",
+}
+METRIC_WORDS = {
+    "val_loss": "validation loss",
+    "ic": "IC",
+    "crps": "CRPS",
+    "flatness": "flatness",
+    "regime_accuracy": "regime accuracy",
+    "curve_flatness": "flatness of the loss curve",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """A headline, sentences that carry it, and warnings, most important first."""
+
+    headline: str
+    sentences: Sequence[str]
+    warnings: Sequence[str]
+
+
+def write(
+    plan: Plan, board: Leaderboard, check: EvidenceCheck, skills: Sequence[Skill] | None, ics: dict[str, IcEstimate]
+) -> Verdict:
+    """Say what the run found.
+
+    Args:
+        plan: The run's plan.
+        board: Its leaderboard.
+        check: What of the evidence can be used.
+        skills: The leader against naive forecasts; empty where evidence allows no comparison, None without evidence.
+        ics: The leader's IC by horizon over all folds.
+    """
+    sentences = [_tried(plan, board)]
+    if board.leader is not None:
+        sentences += [_leads(board), _indistinct(board), _naive(skills), *_ic(ics), _selection(board)]
+    sentences.append(_vault(plan))
+    return Verdict(headline=_headline(board), sentences=sentences, warnings=_warnings(plan, board, check))
+
+
+def _headline(board: Leaderboard) -> str:
+    leader, group = board.leader, board.indistinct
+    if leader is None:
+        return "No trial completed: there is nothing to rank."
+    if len(board.ranked) == 1:
+        return f"{leader.trial_id} is the only complete trial: there is nothing to compare it with."
+    if leader.is_tied:
+        names = _listed([e.trial_id for e in board.ranked if e.rank == 1])
+        return f"No single winner: {names} share the first rank."
+    if len(group) > 1:
+        others = len(group) - 1
+        trials = "trial" if others == 1 else "trials"
+        return f"{leader.trial_id} leads, but {others} other {trials} cannot be told apart from the best."
+    return f"{leader.trial_id} leads; no other trial lies within one standard error of it."
+
+
+def _tried(plan: Plan, board: Leaderboard) -> str:
+    counts = board.counts()
+    n_trials, n_folds = sum(counts.values()), len(plan.folds)
+    states = _listed([f"{n} {STATE_WORDS.get(state, state)}" for state, n in counts.items()])
+    over = f"on {n_folds} walk-forward fold{'s' * (n_folds != 1)}"
+    if n_folds:
+        over += f" (validation {plan.folds[0]['validation_start']} to {plan.folds[-1]['validation_end']})"
+    return f"{n_trials} trial{'s' * (n_trials != 1)} {over}: {states or 'none'}."
+
+
+def _leads(board: Leaderboard) -> str:
+    leader = board.leader
+    assert leader is not None
+    text = f"{leader.trial_id} has validation loss {amount(leader, 'val_loss')} over {leader.n_folds} folds"
+    known = [m for m in ("ic", "crps", "flatness") if m in leader.values]
+    if known:
+        text += f", {_listed([f'{METRIC_WORDS[m]} {amount(leader, m)}' for m in known])}"
+    lowest = min(board.ranked, key=lambda e: e.values["val_loss"])
+    if lowest.trial_id == leader.trial_id:
+        return f"{text}; no loss is lower."
+    later = [METRIC_WORDS[c.metric] for c in board.criteria[1:]]
+    return (
+        f"{text}. The lowest loss is that of {lowest.trial_id}, {amount(lowest, 'val_loss')}; {leader.trial_id} lies "
+        f"within its standard error, and there the next criteria decide ({', '.join(later)})."
+    )
+
+
+def _indistinct(board: Leaderboard) -> str:
+    group, n = board.indistinct, len(board.ranked)
+    if n == 1:
+        return "A ranking needs more than one complete trial."
+    if board.n_folds < 2:
+        return "With one fold there is no standard error: the order is that of single numbers and may be chance."
+    if len(group) == 1:
+        return (
+            f"The other {n - 1} complete trials lie further off than one standard error over {board.n_folds} folds; "
+            f"that is a hint, not a proof."
+        )
+    names = [e.trial_id for e in group]
+    shown = _listed(names) if len(names) <= 12 else f"{', '.join(names[:12])} and {len(names) - 12} more"
+    return (
+        f"Within one standard error of the lowest loss over {board.n_folds} folds lie {len(group)} of {n} complete "
+        f"trials: {shown}. {_paired(board)}"
+    )
+
+
+def _paired(board: Leaderboard) -> str:
+    """Say who falls behind where trials are compared fold by fold: the sharper comparison, as folds differ most."""
+    behind = [
+        e.trial_id
+        for e in board.indistinct
+        if e.behind and e.behind.error is not None and e.behind.mean > 2 * e.behind.error > 0
+    ]
+    if not behind:
+        return "Compared fold by fold none of them is two standard errors behind the leader either: take any of them."
+    fall = "falls" if len(behind) == 1 else "fall"
+    return f"Compared fold by fold, {_listed(behind)} {fall} more than two standard errors behind the leader."
+
+
+def _naive(skills: Sequence[Skill] | None) -> str:
+    if skills is None:
+        return "The leader has no usable evidence: it was not compared with a naive forecast."
+    if not skills:
+        return "The leader's evidence holds no predicted scale and no naive scores: not compared with a naive forecast."
+    parts = []
+    for s in skills:
+        side = "lower" if s.reduction >= 0 else "higher"
+        sure = "too few rows to say more" if s.p is None else _told(s.p, "from no difference", f"t = {s.t:.1f}")
+        parts.append(
+            f"its {s.measure} is {abs(s.reduction):.1%} {side} than that of {s.baseline} ({s.n_rows} rows; {sure})"
+        )
+    return f"Against naive forecasts: {'; '.join(parts)}."
+
+
+def _ic(ics: dict[str, IcEstimate]) -> list[str]:
+    parts = []
+    for horizon, e in ics.items():
+        t = e.value / e.error if e.error else None
+        p = two_sided_p(t, e.degrees_of_freedom)
+        sure = "too few rows for an error" if p is None else _told(p, "from zero", f"t = {t:.1f}")
+        parts.append(f"{e.value:+.3f} at {horizon} ({sure})")
+    return [f"Its rank correlation with what happened, over all folds: {_listed(parts)}."] if parts else []
+
+
+def _selection(board: Leaderboard) -> str:
+    n = sum(board.counts().values())
+    return (
+        f"The leader was chosen from {n} trials by the same rows that give its numbers, so expect less on new data; "
+        "errors and t values here do not allow for the choice."
+        if n > 1
+        else "One trial was tried, so nothing was chosen."
+    )
+
+
+def _vault(plan: Plan) -> str:
+    if not plan.vault:
+        return "The plan names no final test period."
+    period = f"{plan.vault.get('start', '?')} to {plan.vault.get('end', '?')}"
+    openings = int(plan.vault.get("openings", 0))
+    if openings == 0:
+        return f"The vault (final test period {period}) is unopened: no trial has read a row of it."
+    return f"The vault (final test period {period}) has been opened {openings} time{'s' * (openings != 1)}."
+
+
+def _warnings(plan: Plan, board: Leaderboard, check: EvidenceCheck) -> list[str]:
+    found = []
+    if plan.ended_utc is None:
+        found.append("The search has not ended; resume it with --resume and write this page again.")
+    if board.ranked and board.n_folds < 5:
+        found.append(
+            f"Only {board.n_folds} fold{'s' * (board.n_folds != 1)}: standard errors are themselves uncertain."
+        )
+    leaky = [e.trial_id for e in board.ranked if e.parameters.get("norm_scope") == "global_documented"]
+    if leaky:
+        found.append(
+            f"Leaky normaliser (norm_scope: global_documented) in {_listed(leaky)}: their scores look too good."
+        )
+    if check.missing:
+        found.append(
+            f"Evidence is missing for {len(check.missing)} of {check.n_expected} trials: {_short(check.missing)}."
+        )
+    if check.broken:
+        names = [f"{file} ({why})" for file, why in check.broken]
+        found.append(f"{len(names)} evidence file{'s' * (len(names) != 1)} cannot be read: {_short(names)}.")
+    if plan.commit.endswith("+"):
+        found.append("The code had uncommitted changes: the commit alone does not repeat this run.")
+    return found
+
+
+def amount(entry: Entry, metric: str, digits: int | None = None) -> str:
+    """Return a measure as text, `0.842 ± 0.013`, with the decimals that its error leaves meaning, or the given ones."""
+    value, error = entry.values.get(metric), entry.errors.get(metric)
+    if value is None:
+        return "–"
+    if error is None:
+        return f"{value:.4g}" if digits is None else f"{value:.{digits}f}"
+    shown = decimals(error) if digits is None else digits
+    return f"{value:.{shown}f} ± {error:.{shown}f}"
+
+
+def decimals(error: float) -> int:
+    """Return the decimals that show two significant digits of a standard error, at most six; four for zero."""
+    exponent = int(f"{error:.1e}".split("e")[1])
+    return max(0, min(6, 1 - exponent)) if error > 0 else 4
+
+
+def _told(p: float, what: str, t: str) -> str:
+    return f"{t}, differs {what}" if p < LEVEL else f"{t}, cannot be told {what}"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def _short(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

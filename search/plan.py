@@ -1,0 +1,272 @@
+"""What a search is going to do, before it does it: the table that `--dry-run` prints. Imports neither torch nor ray."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+from zoneinfo import ZoneInfo
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from .seeding import generator
+from .settings import SpaceFile
+from .space import Space
+from .trial import Rung
+from .validity import infeasible_reason
+
+CPU_FLOPS = 8e9
+"""Floating-point operations a second that small float32 models reach on one core here (measured order of magnitude)."""
+GPU_FLOPS = 100e12
+"""The same for one data-centre GPU in bfloat16 at moderate utilisation; both only scale the estimate of time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoldDates:
+    """A fold as a person reads it: ISO dates in exchange time, and numbers of bars before purging."""
+
+    train_start: str
+    train_end: str
+    validation_start: str
+    validation_end: str
+    n_train: int
+    n_validation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSize:
+    """Parameters and estimated peak memory of one config."""
+
+    n_parameters: int
+    memory_bytes: int
+    config: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Everything that `show` prints."""
+
+    family: str
+    data: str
+    marks: Mapping[str, str]
+    parameters: Sequence[tuple[str, str, str]]
+    folds: Sequence[FoldDates]
+    vault: tuple[str, str]
+    ladder: Sequence[Rung]
+    visits: Sequence[float]
+    n_trials: int
+    optimizer: str
+    stopping: str
+    smallest: ModelSize
+    largest: ModelSize
+    seconds: float
+    n_concurrent: int
+    on_gpu: bool
+    points: Sequence[Mapping[str, Any]]
+
+
+def expected_visits(n_trials: int, ladder: Sequence[Rung], milestones: Sequence[int], eta: int) -> list[float]:
+    """Return how many trials are expected to reach each rung: a share 1/eta goes on from each milestone.
+
+    Args:
+        n_trials: Trials asked for.
+        ladder: The rungs.
+        milestones: Numbers of complete folds after which the stopping rule decides; empty: it never does.
+        eta: One in eta goes on.
+    """
+    return [n_trials / eta ** sum(m <= rung.fold for m in milestones) for rung in ladder]
+
+
+def training_seconds(flops_a_fold: float, visits: Sequence[float], rungs_per_fold: int, *, on_gpu: bool) -> float:
+    """Return the expected seconds of training of all trials one after another, from operations of one trial's fold."""
+    rate = GPU_FLOPS if on_gpu else CPU_FLOPS
+    return sum(visits) / rungs_per_fold * flops_a_fold / rate
+
+
+class Outline(Protocol):
+    """What the plan reads of the market: `trainables.data.loader.MarketOutline`."""
+
+    @property
+    def plan(self) -> Any: ...
+    @property
+    def known_time(self) -> NDArray[np.int64]: ...
+    @property
+    def marks(self) -> Mapping[str, str]: ...
+
+
+def gather(spec: SpaceFile, config_class: Any, market: Outline, ladder: Sequence[Rung], seed: int) -> Plan:
+    """Return the plan of a search that was checked.
+
+    Args:
+        spec: The space file.
+        config_class: The family's config; its formulas give sizes without building a model.
+        market: Folds, times of the bars and marks.
+        ladder: The rungs.
+        seed: Of the search; draws the points that are shown.
+    """
+    space, stopping = spec.space(), spec.search.stopping
+    eta = stopping.eta if stopping.rule == "asha" else 1
+    milestones = [stopping.min_folds * eta**k for k in range(20)] if stopping.rule == "asha" else []
+    visits = expected_visits(spec.budget.trials, ladder, milestones, eta)
+    sizes = sorted(_sizes(space, config_class, seed), key=lambda size: size.n_parameters)
+    folds = fold_dates(market)
+    typical = config_class.model_validate_json(json.dumps(sizes[len(sizes) // 2].config))
+    n_rows = sum(fold.n_train for fold in folds) / len(folds)
+    on_gpu = spec.resources.gpus_per_trial > 0
+    flops = 3 * typical.forward_flops() * n_rows * typical.epochs
+    times = market.known_time
+    return Plan(
+        family=spec.family,
+        data=f"{getattr(spec.data, 'source', '')}: {len(times):,} bars, {day(times[0])} to {day(times[-1])}",
+        marks=market.marks,
+        parameters=[(row.name, row.span, row.when) for row in space.describe() if not row.when.startswith("never")],
+        folds=folds,
+        vault=(day(market.plan.vault_start), day(market.plan.vault_end - 1)),
+        ladder=ladder,
+        visits=visits,
+        n_trials=spec.budget.trials,
+        optimizer=spec.search.optimizer,
+        stopping=f"asha, one in {eta} goes on" if milestones else "none",
+        smallest=sizes[0],
+        largest=sizes[-1],
+        seconds=training_seconds(flops, visits, spec.fidelity.rungs_per_fold, on_gpu=on_gpu),
+        n_concurrent=spec.resources.max_concurrent or 1,
+        on_gpu=on_gpu,
+        points=[space.sample(generator(seed, "plan", i)) for i in range(3)],
+    )
+
+
+def fold_dates(market: Outline) -> list[FoldDates]:
+    """Return the folds as ISO dates in New York with their numbers of bars before purging."""
+    times = market.known_time
+
+    def count(start: int, end: int) -> int:
+        return int(np.searchsorted(times, end) - np.searchsorted(times, start))
+
+    return [
+        FoldDates(
+            train_start=day(max(w.train_start, int(times[0]))),
+            train_end=day(w.train_end - 1),
+            validation_start=day(w.validation_start),
+            validation_end=day(w.validation_end - 1),
+            n_train=count(w.train_start, w.train_end),
+            n_validation=count(w.validation_start, w.validation_end),
+        )
+        for w in market.plan.windows
+    ]
+
+
+def day(instant_ns: int) -> str:
+    """Return the ISO date in New York of an instant, ns UTC."""
+    return (
+        datetime.fromtimestamp(int(instant_ns) / 1e9, UTC).astimezone(ZoneInfo("America/New_York")).date().isoformat()
+    )
+
+
+def _sizes(space: Space, config_class: Any, seed: int) -> list[ModelSize]:
+    """Return the sizes of feasible configs: both corners of the space and 200 points of it."""
+    corners = [space.decode(np.full(len(space.free), end)) for end in (0.0, 1.0)]
+    drawn = [space.sample(generator(seed, "sizes", i)) for i in range(200)]
+    feasible = [c for c in (*corners, *drawn) if infeasible_reason(c, config_class) is None]
+    models = [(c, config_class.model_validate_json(json.dumps(c))) for c in feasible]
+    return [ModelSize(n_parameters=m.n_parameters(), memory_bytes=m.memory_bytes(), config=c) for c, m in models]
+
+
+def show(console: Console, plan: Plan) -> None:
+    """Print the plan."""
+    console.print(f"[bold]{plan.family}[/bold] on {plan.data}")
+    for name, text in plan.marks.items():
+        console.print(f"  [yellow]{name}: {text}[/yellow]")
+    console.print(_parameters(plan))
+    console.print(_fixed(plan), style="dim", highlight=False)
+    console.print(_folds(plan))
+    console.print(f"vault (no trial reads it): {plan.vault[0]} to {plan.vault[1]}")
+    console.print(f"{plan.n_trials} trials proposed by {plan.optimizer}; stopping rule: {plan.stopping}")
+    console.print(_ladder(plan))
+    for name, size in (("smallest", plan.smallest), ("largest", plan.largest)):
+        console.print(f"{name} model: {size.n_parameters:,} parameters, about {_bytes(size.memory_bytes)} in training")
+    where = "GPU" if plan.on_gpu else "CPU"
+    wall = plan.seconds / max(plan.n_concurrent, 1)
+    console.print(
+        f"about {_duration(plan.seconds)} of {where} time in training; {_duration(wall)} with "
+        f"{plan.n_concurrent} at once (an order of magnitude, from operation counts)"
+    )
+    console.print("three points of the space:")
+    for point in plan.points:
+        console.print("  " + ", ".join(f"{k}={_value(v)}" for k, v in point.items()), style="dim", highlight=False)
+
+
+def _parameters(plan: Plan) -> Table:
+    table = Table("parameter", "range", "when", title="what varies", title_justify="left", box=None, pad_edge=False)
+    for name, reach, when in plan.parameters:
+        if not reach.startswith("="):
+            table.add_row(name, reach, when)
+    return table
+
+
+def _fixed(plan: Plan) -> str:
+    return "fixed: " + ", ".join(f"{name} {reach}" for name, reach, _ in plan.parameters if reach.startswith("="))
+
+
+def _folds(plan: Plan) -> Table:
+    table = Table(
+        "fold",
+        "training",
+        "bars",
+        "validation",
+        "bars",
+        title="walk-forward folds, before purging",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
+    for i, fold in enumerate(plan.folds):
+        table.add_row(
+            str(i),
+            f"{fold.train_start} to {fold.train_end}",
+            f"{fold.n_train:,}",
+            f"{fold.validation_start} to {fold.validation_end}",
+            f"{fold.n_validation:,}",
+        )
+    return table
+
+
+def _ladder(plan: Plan) -> Table:
+    table = Table(
+        "rung",
+        "fold",
+        "share of its epochs",
+        "trials expected",
+        title="ladder",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
+    for rung, visits in zip(plan.ladder, plan.visits, strict=True):
+        table.add_row(str(rung.index), str(rung.fold), f"{rung.share:.0%}", f"{math.ceil(visits)}")
+    return table
+
+
+def _value(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _bytes(n: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if n < 1024 or unit == "TiB":
+            return f"{n:.0f} {unit}" if n >= 10 else f"{n:.1f} {unit}"
+        n /= 1024
+    raise AssertionError("unreachable")
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds"

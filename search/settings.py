@@ -1,0 +1,276 @@
+"""The sections of a space file that are the search's own, and the model of the whole file.
+
+`search` knows no family and no data code: whoever calls hands in the classes of `data` and `folds` and the names of the
+families.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, create_model, model_validator
+
+from search.parameters import Parameter, StrictModel, Value, shown
+from search.space import Problem, Space, condition_problems
+
+MOST_TRIALS = 1_000_000
+
+Metric = Literal[
+    "val_loss",
+    "ic",
+    "crps",
+    "flatness",
+    "rank_ic",
+    "regime_accuracy",
+    "accuracy",
+    "train_loss",
+    "seconds",
+    "n_parameters",
+]
+HIGHER_IS_BETTER: frozenset[Metric] = frozenset({"ic", "rank_ic", "regime_accuracy", "accuracy"})
+
+
+class Asha(StrictModel):
+    """Asynchronous successive halving over folds (Li et al., 2020; SEARCH-8)."""
+
+    rule: Literal["asha"] = "asha"
+    eta: int = Field(default=3, ge=2)
+    """One in `eta` trials goes on at each level."""
+    min_folds: int = Field(default=1, ge=1)
+    """No trial is stopped before so many folds."""
+
+
+class NoStopping(StrictModel):
+    """Every trial visits every rung."""
+
+    rule: Literal["none"] = "none"
+
+
+class SearchSection(StrictModel):
+    """How configs are proposed and trials are stopped."""
+
+    optimizer: Literal["random", "tpe", "gp", "cma_es", "nsga2", "qmc", "grid"] = "tpe"
+    """Who proposes configs (SEARCH-4)."""
+    n_startup: int = Field(default=10, ge=0)
+    """Random configs before a model-based optimizer begins to learn."""
+    population: int = Field(default=16, ge=1)
+    """Trials of a generation."""
+    generations: int | None = Field(default=None, ge=1)
+    """Number of generations; none: as many as the budget gives."""
+    enqueue: tuple[dict[str, Value], ...] = ()
+    """Configs tried first, as generation 0; parameters that are not given take their default."""
+    seed: int | None = Field(default=None, ge=0, le=2**63 - 1)
+    """Seed of everything random; none: drawn at the start and written to the run's space.yaml."""
+    stopping: Annotated[Asha | NoStopping, Field(discriminator="rule")] = Asha()
+    """When a trial is ended early."""
+    allow_partial: bool = False
+    """Let a grid be larger than the budget; the rest of it is then not tried."""
+
+
+class FidelitySection(StrictModel):
+    """How finely a trial reports."""
+
+    rungs_per_fold: int = Field(default=1, ge=1)
+    """Reports per fold, each after an equal share of its epochs."""
+
+
+class Objective(StrictModel):
+    """A measure that the search improves."""
+
+    metric: Metric
+    """Name of the measure, a mean over folds."""
+    direction: Literal["minimize", "maximize"]
+    """Which way is better."""
+
+    @model_validator(mode="after")
+    def _right_way_up(self) -> Objective:
+        natural = "maximize" if self.metric in HIGHER_IS_BETTER else "minimize"
+        if self.direction != natural:
+            raise ValueError(f"expected direction {natural} for {self.metric}, found {self.direction}; turn it")
+        return self
+
+
+class BudgetSection(StrictModel):
+    """When the search is over."""
+
+    trials: int = Field(ge=1, le=MOST_TRIALS)
+    """Trials asked for, stopped and failed ones included."""
+    wall_minutes: float | None = Field(default=None, gt=0)
+    """No trial is started after so many minutes; none: no limit."""
+
+
+class ResourcesSection(StrictModel):
+    """What a trial gets of the machine or the cluster (CLUSTER-2)."""
+
+    cpus_per_trial: float = Field(default=1.0, gt=0)
+    """CPU share that Ray sets aside for a trial."""
+    gpus_per_trial: float = Field(default=0.0, ge=0)
+    """GPU share that Ray sets aside for a trial."""
+    max_concurrent: int | None = Field(default=None, ge=1)
+    """Trials at a time; none: as many as fit."""
+    max_failures: int = Field(default=3, ge=0)
+    """Restarts of a trial whose worker died (CLUSTER-4)."""
+    ray_address: str = Field(default="local", min_length=1)
+    """`local`: a Ray of this process's own; `auto` or an address: a running cluster."""
+    engine: Literal["deepspeed", "plain"] = "deepspeed"
+    """Training engine."""
+    threads: int = Field(default=1, ge=1)
+    """CPU threads of a trial's tensor operations."""
+
+    def unschedulable(self, largest_node: Mapping[str, float]) -> str | None:
+        """Say which resource no node can give a trial, else None.
+
+        Args:
+            largest_node: Resource name of Ray (`CPU`, `GPU`) -> the most that one node has of it.
+        """
+        wanted = {"CPU": self.cpus_per_trial, "GPU": self.gpus_per_trial}
+        for name, need in wanted.items():
+            most = largest_node.get(name, 0.0)
+            if need > most:
+                key = f"resources.{name.lower()}s_per_trial"
+                return f"{key}: unschedulable: need {name} {need:g}, cluster max {most:g}; lower it or add a node"
+        return None
+
+
+class TrackingSection(StrictModel):
+    """The mirror of the search in MLflow."""
+
+    enabled: bool = True
+    """Send runs to MLflow."""
+    uri: str | None = None
+    """Tracking store; none: `mlflow.db` in the run folder."""
+    experiment: str = Field(default="condor-search", pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,79}$")
+    """Name of the experiment: letters, digits, dot, dash and underscore, 80 at most."""
+
+
+class SpaceFile(StrictModel):
+    """A whole space file; `space_file_model` narrows `data`, `folds` and `family`."""
+
+    family: str
+    """Kind of model."""
+    data: BaseModel
+    """Where the market comes from."""
+    folds: BaseModel
+    """Walk-forward folds."""
+    parameters: dict[str, Parameter]
+    """What varies: name -> kind with its range, or a bare value that is fixed."""
+    search: SearchSection = SearchSection()
+    """How configs are proposed and trials are stopped."""
+    fidelity: FidelitySection = FidelitySection()
+    """How finely a trial reports."""
+    objectives: tuple[Objective, ...] = Field(
+        default=(Objective(metric="val_loss", direction="minimize"),), min_length=1
+    )
+    """What is improved; the first decides where an optimizer or a rule takes only one."""
+    budget: BudgetSection
+    """When the search is over."""
+    resources: ResourcesSection = ResourcesSection()
+    """What a trial gets."""
+    tracking: TrackingSection = TrackingSection()
+    """The mirror in MLflow."""
+    profiles: dict[str, dict[str, Any]] = Field(default={})
+    """Name -> changes to the file, chosen by `--profile`."""
+
+    def space(self) -> Space:
+        """Return the space that the parameters span."""
+        return Space(self.parameters)
+
+    def problems(self) -> tuple[Problem, ...]:
+        """Return what is wrong across several places of the file."""
+        return (*condition_problems(self.parameters), *self._fold_problems(), *self._objective_problems())
+
+    def _fold_problems(self) -> tuple[Problem, ...]:
+        most = getattr(self.folds, "max_folds", None)
+        if most is None:
+            return ()
+        found = []
+        if most < 2:
+            text = f"expected at least 2 folds, found {most}; one fold gives no standard error"
+            found.append(Problem(("folds", "max_folds"), text))
+        stopping = self.search.stopping
+        if isinstance(stopping, Asha) and stopping.min_folds > most:
+            text = f"expected at most folds.max_folds ({most}), found {stopping.min_folds}; no trial could be stopped"
+            found.append(Problem(("search", "stopping", "min_folds"), text))
+        return tuple(found)
+
+    def _objective_problems(self) -> tuple[Problem, ...]:
+        metrics = [objective.metric for objective in self.objectives]
+        return tuple(
+            Problem(("objectives", position, "metric"), f"expected each metric once, found {metric} again; drop one")
+            for position, metric in enumerate(metrics)
+            if metric in metrics[:position]
+        )
+
+
+def space_file_model(data: type[BaseModel], folds: type[BaseModel], families: tuple[str, ...]) -> type[SpaceFile]:
+    """Return the model of a space file for the given classes of `data` and `folds` and the given families."""
+    one_of: Any = Literal[families]
+    model: type[SpaceFile] = create_model(
+        "SpaceFile",
+        __base__=SpaceFile,
+        __doc__="A search: data, folds, family, what varies, how it is searched, and how much of it.",
+        family=(one_of, Field(description="Kind of model.")),
+        data=(data, Field(default_factory=data, description="Where the market comes from.")),
+        folds=(folds, Field(default_factory=folds, description="Walk-forward folds.")),
+    )
+    return model
+
+
+def json_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """Return the JSON schema by which an editor completes and checks a space file.
+
+    It says more than pydantic's own: the key that names a kind is required, so that editors tell the kinds apart, and a
+    profile is a file in which nothing is required.
+    """
+    schema = model.model_json_schema()
+    definitions = schema["$defs"]
+    for definition in definitions.values():
+        _require_tag(definition)
+    sections = schema["properties"]
+    partial = {name: _partial(part, definitions) for name, part in sections.items() if name != "profiles"}
+    definitions["Profile"] = {"type": "object", "additionalProperties": False, "properties": partial}
+    sections["profiles"] |= {"additionalProperties": {"$ref": "#/$defs/Profile"}}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+IDENTITY = ("data", "folds", "family", "parameters", "search", "fidelity", "objectives")
+"""Sections that make a search what it is; the others may change when it is resumed."""
+
+
+def differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what keeps a run from being resumed with another file: one line per value that identifies the search.
+
+    Args:
+        saved: Content of the run's space file (`Document.content`).
+        given: Content of the file that it shall be resumed with.
+    """
+    found: list[str] = []
+    for section in IDENTITY:
+        _compare(section, saved.get(section), given.get(section), found)
+    return tuple(found)
+
+
+def _compare(key: str, saved: Any, given: Any, found: list[str]) -> None:
+    if isinstance(saved, Mapping) and isinstance(given, Mapping):
+        for name in dict.fromkeys((*saved, *given)):
+            _compare(f"{key}.{name}", saved.get(name), given.get(name), found)
+    elif saved != given:
+        found.append(f"{key}: expected {shown(saved)} as in the run, found {shown(given)}; start a new run instead")
+
+
+def _require_tag(definition: dict[str, Any]) -> None:
+    for name in ("type", "rule"):
+        field = definition.get("properties", {}).get(name, {})
+        if "const" in field and name not in definition.get("required", ()):
+            definition["required"] = [name, *definition.get("required", ())]
+            field.pop("default", None)
+
+
+def _partial(part: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """Return a section in which no key is required; lists and parameters are replaced whole and stay as they are."""
+    if "$ref" not in part:
+        return part
+    name = part["$ref"].removeprefix("#/$defs/")
+    definitions[f"{name}Changes"] = {k: v for k, v in definitions[name].items() if k != "required"}
+    return {**part, "$ref": f"#/$defs/{name}Changes"}

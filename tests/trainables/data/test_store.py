@@ -1,0 +1,101 @@
+import multiprocessing
+import time
+
+import numpy as np
+import pytest
+
+from tests.trainables.data.datasets import make_dataset
+from trainables.data.store import MANIFEST, FeatureStore, content_key
+
+
+def counted(folder):
+    """A builder that leaves a file for every call."""
+
+    def build():
+        (folder / f"call-{time.monotonic_ns()}").touch()
+        time.sleep(0.2)
+        return {"x": np.arange(10.0), "y": np.ones((3, 2), dtype=np.float32)}
+
+    return build
+
+
+def n_calls(folder):
+    return len(list(folder.glob("call-*")))
+
+
+def open_store(root, calls, ready, total):
+    ready.wait()
+    total.put(float(FeatureStore(root).get("k", counted(calls))["x"].sum()))
+
+
+def test_an_entry_is_built_once_and_mapped_read_only(tmp_path):
+    first = FeatureStore(tmp_path / "store").get("k", counted(tmp_path), {"schema": "24"})
+    again = FeatureStore(tmp_path / "store").get("k", counted(tmp_path))
+    assert n_calls(tmp_path) == 1
+    assert isinstance(again["x"], np.memmap)
+    np.testing.assert_array_equal(first["x"], np.arange(10.0))
+    assert again["y"].dtype == np.float32
+    with pytest.raises(ValueError, match="read-only"):
+        again["x"][0] = 1.0
+
+
+def test_two_processes_that_ask_at_once_build_once(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    ready, total = context.Barrier(2), context.Queue()
+    workers = [context.Process(target=open_store, args=(tmp_path / "store", tmp_path, ready, total)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    assert [total.get(timeout=60) for _ in workers] == [45.0, 45.0]
+    for worker in workers:
+        worker.join()
+    assert n_calls(tmp_path) == 1
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "no array", "no manifest", "bad manifest"])
+def test_a_damaged_entry_is_built_again(tmp_path, damage):
+    FeatureStore(tmp_path / "store").get("k", counted(tmp_path))
+    array, manifest = tmp_path / "store/k/x.npy", tmp_path / "store/k" / MANIFEST
+    content = bytearray(array.read_bytes())
+    if damage == "flip":
+        content[-1] ^= 1
+        array.write_bytes(content)
+    elif damage == "cut":
+        array.write_bytes(content[:-8])
+    elif damage == "no array":
+        array.unlink()
+    elif damage == "no manifest":
+        manifest.unlink()
+    else:
+        manifest.write_text('{"arrays"')
+    np.testing.assert_array_equal(FeatureStore(tmp_path / "store").get("k", counted(tmp_path))["x"], np.arange(10.0))
+    assert n_calls(tmp_path) == 2
+
+
+def test_a_builder_that_fails_leaves_nothing_and_may_try_again(tmp_path):
+    store = FeatureStore(tmp_path / "store")
+    with pytest.raises(ZeroDivisionError):
+        store.get("k", lambda: {"x": np.array([1 // 0])})
+    with pytest.raises(ValueError, match="array: expected letters"):
+        store.get("k", lambda: {"../x": np.zeros(1)})
+    assert [p.name for p in (tmp_path / "store").iterdir()] == ["k.lock"]
+    assert store.get("k", counted(tmp_path))["x"][3] == 3.0
+
+
+@pytest.mark.parametrize("key", ["", "../k", ".k", "a/b", "k" * 129])
+def test_a_key_that_is_no_file_name_is_refused(tmp_path, key):
+    with pytest.raises(ValueError, match="key: expected letters"):
+        FeatureStore(tmp_path).get(key, dict)
+
+
+def test_a_dataset_comes_back_as_it_was(tmp_path):
+    made = make_dataset(20)
+    back = FeatureStore(tmp_path).dataset("d", lambda: made)
+    for name in ("known_time", "features", "targets", "label_end", "usable", "segment"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(made, name))
+        assert getattr(back, name).dtype == getattr(made, name).dtype
+    assert (back.feature_names, back.target_names, dict(back.marks), back.snapshot) == (("a", "b"), ("y",), {}, "test")
+
+
+def test_a_content_key_depends_on_names_and_values_only():
+    assert content_key(a=1, b=(2, 3)) == content_key(b=[2, 3], a=1)
+    assert len({content_key(a=1), content_key(a=2), content_key(b=1)}) == 3

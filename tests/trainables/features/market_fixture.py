@@ -1,0 +1,71 @@
+"""Synthetic markets for feature tests, NumPy only."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trainables.data.market import Market
+
+SECOND = 1_000_000_000
+
+
+def make_market(
+    *,
+    sessions: int = 3,
+    per_session: int = 120,
+    bar_seconds: int = 60,
+    seed: int = 0,
+    close: np.ndarray | None = None,
+    flat: bool = False,
+    start: str = "2024-01-02T14:30",
+    roll_at_session: int | None = None,
+    volume: np.ndarray | None = None,
+    session_step_days: int = 1,
+) -> Market:
+    """Return a random walk with an option per bar; sessions are weekdays that begin 09:30 in New York's winter."""
+    generator = np.random.default_rng(seed)
+    n = sessions * per_session
+    days = np.arange(np.datetime64(start, "D"), np.datetime64(start, "D") + 2 * sessions * session_step_days + 10)
+    days = days[np.is_busday(days)][: sessions * session_step_days : session_step_days]
+    first = days + (np.datetime64(start, "m") - np.datetime64(start, "D"))
+    session = np.repeat(np.arange(sessions), per_session)
+    inside = np.tile(np.arange(per_session), sessions)
+    event = first.astype("datetime64[ns]").astype(np.int64)[session] + inside * bar_seconds * SECOND
+    if close is None:
+        close = 470.0 * np.exp(np.cumsum(generator.normal(0, 5e-4, n)))
+    if flat:
+        close = np.full(n, 470.13)
+    opened = close.copy() if flat else np.concatenate([[close[0]], close[:-1]]) * (1 + generator.normal(0, 1e-5, n))
+    wick = 0.0 if flat else np.abs(generator.normal(0, 1e-4, (2, n))) * close
+    high, low = np.maximum(opened, close), np.minimum(opened, close)
+    if not flat:
+        high, low = high + wick[0], low - wick[1]
+    iv = 0.15 + 0.02 * np.sin(np.arange(n) / 50) + generator.normal(0, 1e-3, n)
+    segment = np.zeros(n, dtype=np.int64)
+    if roll_at_session is not None:
+        segment[session >= roll_at_session] = 1
+    return Market(
+        event_time=event,
+        known_time=event + bar_seconds * SECOND,
+        open=opened,
+        high=high,
+        low=low,
+        close=close,
+        volume=generator.integers(1, 10_000, n).astype(float) if volume is None else volume,
+        session=session,
+        segment=segment,
+        iv=iv,
+        iv_rank=generator.uniform(0, 100, n),
+        strike=np.round(close),
+        delta=generator.uniform(-0.6, -0.4, n),
+        gamma=generator.uniform(0.01, 0.02, n),
+        vega=generator.uniform(40, 60, n),
+        theta=generator.uniform(-30, -20, n),
+        option_iv=iv + 0.001,
+        spread_ratio=generator.uniform(0.01, 0.03, n),
+        is_call=np.full(n, -1.0),
+        bars_per_session=per_session,
+        rate_ann=0.02,
+        marks={},
+        snapshot="synthetic",
+    )

@@ -1,0 +1,160 @@
+"""Arrays on disk, computed once per content key across processes and shared by memory map.
+
+An entry is a folder: one .npy file per array, and last a manifest with their checksums. It is written under a
+temporary name, synced and renamed, so that a reader sees a whole entry or none; one that does not match its manifest
+is built again. A lock file per key keeps a second builder waiting; the system frees it when its holder dies.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainables.data.dataset import Dataset
+from trainables.data.market import Market
+
+Arrays = Mapping[str, NDArray[Any]]
+Value = TypeVar("Value", Dataset, Market)
+MANIFEST = "manifest.json"
+SETTINGS = "settings"
+"""Name of the array that holds the fields of a value that are not arrays, as JSON bytes."""
+SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def content_key(**parts: Any) -> str:
+    """Return a key that depends on nothing but the given JSON values and their names."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, allow_nan=False).encode()).hexdigest()[:32]
+
+
+class FeatureStore:
+    """A folder of entries.
+
+    Args:
+        root: The folder; made when first needed. Processes on one machine may share it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+        self._whole: set[str] = set()
+
+    def get(
+        self, key: str, build: Callable[[], Arrays], meta: Mapping[str, Any] | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """Return the arrays of a key as read-only memory maps, built first where they are not there or damaged.
+
+        Args:
+            key: Content key: equal keys must mean equal arrays (see `content_key`). Letters, digits, `.`, `_`, `-`.
+            build: Makes the arrays; called at most once over all processes while the entry stays whole.
+            meta: JSON values written into the manifest for readers; not part of the key.
+
+        Raises:
+            ValueError: The key or the name of an array is not a safe file name.
+        """
+        _check_name(key, "key")
+        self.root.mkdir(parents=True, exist_ok=True)
+        folder = self.root / key
+        with _locked(self.root / f"{key}.lock"):
+            if not self._is_whole(folder):
+                _write(folder, build(), dict(meta or {}))
+                self._whole.add(key)
+        names = json.loads((folder / MANIFEST).read_text())["arrays"]
+        return {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names}
+
+    def dataset(self, key: str, build: Callable[[], Dataset]) -> Dataset:
+        """Return the dataset of a key; see `get`."""
+        return unpack(Dataset, self.get(key, lambda: pack(build()), {"kind": "dataset"}))
+
+    def market(self, key: str, build: Callable[[], Market]) -> Market:
+        """Return the market of a key; see `get`."""
+        return unpack(Market, self.get(key, lambda: pack(build()), {"kind": "market"}))
+
+    def _is_whole(self, folder: Path) -> bool:
+        """Whether an entry matches its manifest; checksums are read once per store object."""
+        try:
+            listed = json.loads((folder / MANIFEST).read_text())["arrays"]
+            if folder.name not in self._whole:
+                if any(_checksum(folder / f"{name}.npy") != value for name, value in listed.items()):
+                    return False
+                self._whole.add(folder.name)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return False
+        return True
+
+
+def pack(value: Dataset | Market) -> dict[str, NDArray[Any]]:
+    """Return a value as arrays only; what is not an array becomes JSON bytes under `settings`."""
+    content = {f.name: getattr(value, f.name) for f in fields(value)}
+    arrays = {name: v for name, v in content.items() if isinstance(v, np.ndarray)}
+    rest = {name: dict(v) if isinstance(v, Mapping) else v for name, v in content.items() if name not in arrays}
+    return {**arrays, SETTINGS: np.frombuffer(json.dumps(rest).encode(), dtype=np.uint8)}
+
+
+def unpack(kind: type[Value], arrays: Arrays) -> Value:
+    """Return the value that `pack` turned into arrays; lists become tuples again."""
+    rest = json.loads(bytes(arrays[SETTINGS]))
+    plain = {name: tuple(v) if isinstance(v, list) else v for name, v in rest.items()}
+    return kind(**{name: v for name, v in arrays.items() if name != SETTINGS}, **plain)
+
+
+def _write(folder: Path, arrays: Arrays, meta: dict[str, Any]) -> None:
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+    temporary.mkdir()
+    try:
+        for name, array in arrays.items():
+            _check_name(name, "array")
+            with (temporary / f"{name}.npy").open("wb") as file:
+                np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+                _sync(file)
+        checksums = {name: _checksum(temporary / f"{name}.npy") for name in arrays}
+        with (temporary / MANIFEST).open("w") as file:
+            json.dump({"arrays": checksums, "meta": meta}, file, indent=1, allow_nan=False)
+            _sync(file)
+        if folder.exists():  # damaged: a map that a reader still holds stays valid until it is closed
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+        _sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _check_name(name: str, what: str) -> None:
+    if not SAFE_NAME.fullmatch(name):
+        raise ValueError(f"{what}: expected letters, digits, '.', '_' and '-' (128 at most), found {name!r}")
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

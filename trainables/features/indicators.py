@@ -1,0 +1,235 @@
+"""The indicator kit IND-1..12: arrays in, arrays out.
+
+`first` is as in `trainables.features.rolling`: no indicator looks across the start of a run. Results are NaN in
+warm-up. A denominator below DEGENERATE gives the neutral value that the function states (IND-12).
+
+TA-Lib is used where its definition is the specification's: SMA, EMA, true range and its Wilder average, highest,
+lowest, parabolic stop. Where it is not, a compiled pass stands here and the function says what TA-Lib does differently:
+
+- RSI: 0 instead of 50 on flat prices.
+- ADX, +DI, -DI: the Wilder sums start with n-1 values instead of n; the difference dies out as (1-1/n)^t.
+- MACD: the fast average starts late, with the n values that end where the slow one starts.
+- Bollinger, standard deviation: running sums of squares (see `rolling`).
+- Stochastic: 0 instead of 50 on a flat range.
+- CCI: divides rounding noise by rounding noise on flat prices where the mean is not exact.
+- MFI: 0 whenever the money flow of the window is below 1.0, whatever the unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numba
+import numpy as np
+import talib
+
+from trainables.features.rolling import (
+    Float,
+    Int,
+    mean_absolute_deviation,
+    recursive_average,
+    rolling_mean,
+    rolling_std,
+)
+
+DEGENERATE = 1e-12
+"""Denominators of smaller size give the neutral value (IND-12)."""
+
+
+def ratio(numerator: Float, denominator: Float, neutral: float) -> Float:
+    """Divide, with a neutral value where the denominator is degenerate (IND-12).
+
+    Args:
+        numerator: (n,) values.
+        denominator: (n,) values, or a number.
+        neutral: Result where abs(denominator) < DEGENERATE. NaN in either input stays NaN.
+
+    Returns:
+        (n,) quotients, finite wherever both inputs are.
+    """
+    degenerate = np.abs(denominator) < DEGENERATE
+    quotient = numerator / np.where(degenerate, 1.0, denominator)
+    return np.where(degenerate & ~np.isnan(numerator), neutral, quotient)
+
+
+def by_run(function: Callable[..., Float], first: Int, *arrays: Float) -> Float:
+    """Apply a TA-Lib function to each run on its own.
+
+    Args:
+        function: Takes as many arrays as given, returns one of the same length.
+        first: (n,) start of each bar's run.
+        *arrays: (n,) inputs.
+
+    Returns:
+        (n,) results.
+    """
+    starts = np.flatnonzero(first == np.arange(len(first)))
+    ends = np.append(starts[1:], len(first))
+    out = np.empty(len(first))
+    for start, end in zip(starts, ends, strict=True):
+        out[start:end] = function(*(x[start:end] for x in arrays))
+    return out
+
+
+def simple_average(x: Float, first: Int, n: int) -> Float:
+    """Return the mean of the last n values (IND-1). Finite input; TA-Lib's running sum."""
+    return by_run(lambda run: talib.SMA(run, n), first, x) if n > 1 else np.array(x)
+
+
+def exponential_average(x: Float, first: Int, n: int) -> Float:
+    """Return the average of weight 2/(n+1), started with the mean of the first n values (IND-1). TA-Lib EMA."""
+    return by_run(lambda run: talib.EMA(run, n), first, x)
+
+
+def wilder_average(x: Float, first: Int, n: int) -> Float:
+    """Return the average of weight 1/n, started with the mean of the first n values (IND-1). TA-Lib has none."""
+    return recursive_average(x, first, n, 1.0 / n)
+
+
+def change(x: Float, first: Int) -> Float:
+    """Return x_t - x_{t-1}, NaN at the first bar of a run."""
+    out = np.empty(len(x))
+    out[1:] = x[1:] - x[:-1]
+    out[first == np.arange(len(x))] = np.nan
+    return out
+
+
+def relative_strength(close: Float, first: Int, n: int) -> Float:
+    """Return the relative strength index, 0..100, 50 where gains and losses are both 0 (IND-2).
+
+    Written as 100 G/(G+L), which equals 100 - 100/(1 + G/L) and needs no case for L = 0.
+    """
+    move = change(close, first)
+    gain = wilder_average(np.maximum(move, 0.0), first, n)
+    loss = wilder_average(np.maximum(-move, 0.0), first, n)
+    return ratio(100.0 * gain, gain + loss, 50.0)
+
+
+def true_range(high: Float, low: Float, close: Float, first: Int) -> Float:
+    """Return max(H-L, |H-C_1|, |L-C_1|), NaN at the first bar of a run (IND-3). TA-Lib TRANGE."""
+    return by_run(talib.TRANGE, first, high, low, close)
+
+
+def average_true_range(high: Float, low: Float, close: Float, first: Int, n: int) -> Float:
+    """Return the Wilder average of the true range (IND-3). TA-Lib ATR: the first value is at bar n of a run."""
+    return by_run(lambda h, low_, c: talib.ATR(h, low_, c, n), first, high, low, close)
+
+
+@numba.njit(cache=True, nogil=True)
+def directional_moves(high: Float, low: Float, first: Int) -> tuple[Float, Float]:
+    """Return +DM and -DM (IND-4): the larger of the two outward moves where positive, else 0; NaN at a run's first bar.
+
+    Source: Wilder (1978), New Concepts in Technical Trading Systems.
+    """
+    plus, minus = np.full(len(high), np.nan), np.full(len(high), np.nan)
+    for i in range(len(high)):
+        if first[i] == i:
+            continue
+        up, down = high[i] - high[i - 1], low[i - 1] - low[i]
+        plus[i] = up if up > down and up > 0 else 0.0
+        minus[i] = down if down > up and down > 0 else 0.0
+    return plus, minus
+
+
+def directional_index(high: Float, low: Float, close: Float, first: Int, n: int) -> tuple[Float, Float, Float]:
+    """Return +DI, -DI and ADX, each 0..100 and 0 where degenerate (IND-4).
+
+    All averages start with the mean of their first n values; TA-Lib starts its sums with n-1 values.
+    """
+    plus_dm, minus_dm = directional_moves(high, low, first)
+    atr = average_true_range(high, low, close, first, n)
+    plus = ratio(100.0 * wilder_average(plus_dm, first, n), atr, 0.0)
+    minus = ratio(100.0 * wilder_average(minus_dm, first, n), atr, 0.0)
+    dx = ratio(100.0 * np.abs(plus - minus), plus + minus, 0.0)
+    return plus, minus, wilder_average(dx, first, n)
+
+
+def moving_average_convergence(
+    close: Float, first: Int, fast_n: int, slow_n: int, signal_n: int
+) -> tuple[Float, Float, Float]:
+    """Return MACD line, signal and histogram (IND-5), each average started with its own first n values."""
+    line = exponential_average(close, first, fast_n) - exponential_average(close, first, slow_n)
+    signal = exponential_average(line, first, signal_n)
+    return line, signal, line - signal
+
+
+def bollinger(close: Float, first: Int, n: int, width: float) -> tuple[Float, Float, Float]:
+    """Return lower band, middle and upper band: mean of n bars and `width` population deviations (IND-6)."""
+    middle = rolling_mean(close, first, n)
+    half = width * rolling_std(close, first, n)
+    return middle - half, middle, middle + half
+
+
+def stochastic(high: Float, low: Float, close: Float, first: Int, n: int, d_n: int) -> tuple[Float, Float]:
+    """Return %K, 50 where the range is flat, and %D, its mean over d_n bars (IND-7)."""
+    highest = by_run(lambda run: talib.MAX(run, n), first, high)
+    lowest = by_run(lambda run: talib.MIN(run, n), first, low)
+    k = ratio(100.0 * (close - lowest), highest - lowest, 50.0)
+    return k, rolling_mean(k, first, d_n)
+
+
+def commodity_channel(high: Float, low: Float, close: Float, first: Int, n: int, constant: float) -> Float:
+    """Return (TP - mean TP)/(constant x mean absolute deviation), 0 where degenerate (IND-8)."""
+    typical = typical_price(high, low, close)
+    deviation = mean_absolute_deviation(typical, first, n)
+    return ratio(typical - rolling_mean(typical, first, n), constant * deviation, 0.0)
+
+
+def typical_price(high: Float, low: Float, close: Float) -> Float:
+    """Return (H + L + C)/3."""
+    return (high + low + close) / 3.0
+
+
+def money_flow(high: Float, low: Float, close: Float, volume: Float, first: Int, n: int) -> Float:
+    """Return the money flow index, 0..100, 50 where no money flowed (IND-9).
+
+    Written as 100 P/(P+N) like `relative_strength`. Flow counts as positive where the typical price rose.
+    """
+    typical = typical_price(high, low, close)
+    move = change(typical, first)
+    flow = np.where(np.isnan(move), np.nan, typical * volume)
+    positive = rolling_mean(np.where(move < 0, 0.0, np.where(move == 0, 0.0 * flow, flow)), first, n)
+    negative = rolling_mean(np.where(move > 0, 0.0, np.where(move == 0, 0.0 * flow, flow)), first, n)
+    return ratio(100.0 * positive, positive + negative, 50.0)
+
+
+def parabolic_stop(high: Float, low: Float, first: Int, step: float, largest: float) -> Float:
+    """Return Wilder's parabolic stop and reverse (IND-10). TA-Lib SAR: first value at the second bar of a run."""
+    return by_run(lambda h, low_: talib.SAR(h, low_, step, largest), first, high, low)
+
+
+@numba.njit(cache=True, nogil=True)
+def anchored_vwap(typical: Float, volume: Float, anchor: Int) -> Float:
+    """Return the volume-weighted average price since the anchor, current bar included (IND-11).
+
+    Where no volume was traded since the anchor, the last value holds; an anchor bar without volume gives its own TP.
+
+    Args:
+        typical: (n,) typical prices.
+        volume: (n,) traded volume; NaN gives NaN until the next anchor.
+        anchor: (n,) position of each bar's anchor, as `first`.
+
+    Returns:
+        (n,) prices.
+    """
+    out = np.empty(len(typical))
+    money, total = 0.0, 0.0
+    for i in range(len(typical)):
+        if anchor[i] == i:
+            money, total = 0.0, 0.0
+        # money is kept relative to the anchor's price: sums of differences lose no digits to the price level
+        base = typical[anchor[i]]
+        money += (typical[i] - base) * volume[i]
+        total += volume[i]
+        if np.isnan(total) or total > 0.0:
+            out[i] = base + money / total
+        else:
+            out[i] = typical[i] if anchor[i] == i else out[i - 1]
+    return out
+
+
+def rolling_vwap(typical: Float, volume: Float, first: Int, n: int) -> Float:
+    """Return the volume-weighted average price of the last n bars, their last TP where nothing traded (IND-11)."""
+    total = rolling_mean(volume, first, n)
+    weighted = ratio(rolling_mean(typical * volume, first, n), total, np.nan)
+    return np.where(np.isnan(total) | (total >= DEGENERATE), weighted, typical)

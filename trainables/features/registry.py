@@ -1,0 +1,106 @@
+"""The table of all features, and the computation of a schema."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainables.data.market import Market
+from trainables.features import condor, mes, nq, primitives, scaling
+from trainables.features.bars import Bars
+from trainables.features.row import FeatureRow, Kind
+from trainables.features.schemas import SCHEMAS
+from trainables.features.settings import FeatureSettings
+
+REGISTRY: Mapping[str, FeatureRow] = MappingProxyType(
+    {f"{row.family}.{row.name}": row for module in (condor, primitives, nq, mes, scaling) for row in module.ROWS}
+)
+"""`family.name` -> row, for every feature of every schema."""
+
+
+def rows_of(schema: str) -> tuple[FeatureRow, ...]:
+    """Return the rows of a schema in column order.
+
+    Raises:
+        ValueError: The schema is unknown.
+    """
+    if schema not in SCHEMAS:
+        near = difflib.get_close_matches(schema, SCHEMAS, n=3) or list(SCHEMAS)
+        raise ValueError(f"features: unknown schema {schema!r}; nearest: {', '.join(near)}")
+    return tuple(REGISTRY[key] for key in SCHEMAS[schema])
+
+
+def compute(schema: str, market: Market, settings: FeatureSettings) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    """Compute all features of a schema.
+
+    A row holds what is known at the bar's `known_time`; later bars change nothing at or before it (DATA-30).
+
+    Args:
+        schema: Name in `SCHEMAS`.
+        market: The bars.
+        settings: Numbers from the documents.
+
+    Returns:
+        Features (n_bars, n_features) float32, NaN where not known, and their names in column order.
+
+    Raises:
+        ValueError: The schema is unknown, or the market's bars cannot carry it.
+    """
+    rows = rows_of(schema)
+    bars = Bars(market, settings)
+    features = np.empty((len(market), len(rows)), dtype=np.float32)
+    for column, row in enumerate(rows):
+        features[:, column] = row.function(bars)
+    return features, tuple(row.name for row in rows)
+
+
+def lookback(schema: str, settings: FeatureSettings, bars_per_session: int) -> int:
+    """Return the bars of one run that the slowest feature of a schema needs, the current one included."""
+    return max(row.lookback(settings, bars_per_session) for row in rows_of(schema))
+
+
+def groups(schema: str) -> tuple[str, ...]:
+    """Return the semantic group of each column."""
+    return tuple(row.group for row in rows_of(schema))
+
+
+def kinds(names: Sequence[str]) -> tuple[Kind, ...]:
+    """Return how scaling may treat columns that are known by name only.
+
+    Columns of one matrix come from one family: the one that has most of the names. Names it lacks are numbers.
+    """
+    families = {row.family for row in REGISTRY.values()}
+    family = max(sorted(families), key=lambda family: sum(f"{family}.{name}" in REGISTRY for name in names))
+    return tuple(REGISTRY[key].kind if (key := f"{family}.{name}") in REGISTRY else "number" for name in names)
+
+
+def fingerprint(schema: str, settings: FeatureSettings) -> str:
+    """Return a hash of everything but the market that features depend on: names, settings, rules and code.
+
+    Args:
+        schema: Name in `SCHEMAS`.
+        settings: Numbers from the documents; a rule file counts by its content, not its name.
+
+    Returns:
+        64 hexadecimal digits, the same in every process.
+    """
+    digest = hashlib.sha256(_code_digest())
+    digest.update(repr(tuple(row.name for row in rows_of(schema))).encode())
+    digest.update(settings.model_dump_json(exclude={"rules_file"}).encode())
+    if settings.rules_file is not None:
+        digest.update(Path(settings.rules_file).read_bytes())
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _code_digest() -> bytes:
+    folder = Path(__file__).parent
+    files = sorted([*folder.glob("*.py"), *folder.glob("*.yaml")])
+    return hashlib.sha256(b"".join(path.name.encode() + path.read_bytes() for path in files)).digest()

@@ -1,0 +1,51 @@
+"""One feature as a row of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from trainables.features.bars import Bars
+from trainables.features.rolling import Float
+from trainables.features.settings import FeatureSettings
+
+Kind = Literal["number", "price", "distance", "category"]
+"""price: a price level; distance: a difference of prices; category: two or three values; number: anything else."""
+
+Lookback = Callable[[FeatureSettings, int], int]
+"""Bars needed, given the settings and the bars per session."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureRow:
+    """What is known about a feature, and the function that computes it.
+
+    Attributes:
+        name: Column name.
+        family: Family of schemas that it belongs to: condor, nq, mes or scaling. `family.name` is unique.
+        group: Semantic group inside the family.
+        lookback: Bars of one run, the current one included, before the first value.
+        source: Document and place.
+        requirement: Identifier in the specification.
+        function: Bars -> (n_bars,) float64, NaN in warm-up.
+        known: When the value of a bar is known.
+        kind: How scaling may treat the column.
+        cross_session: Whether the feature may look across the start of a session.
+    """
+
+    name: str
+    family: str
+    group: str
+    lookback: Lookback
+    source: str
+    requirement: str
+    function: Callable[[Bars], Float]
+    known: str = "bar end"
+    kind: Kind = "number"
+    cross_session: bool = False
+
+
+def bars_needed(n: int) -> Lookback:
+    """Return a look-back that no setting changes."""
+    return lambda settings, per_session: n

@@ -1,0 +1,84 @@
+"""One point of the mlp space (specification, chapter 12.5). Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from trainables.config import FamilyConfig
+
+HIDDEN_WIDTHS = {"32-16": (32, 16), "64-32-16": (64, 32, 16), "128-64-32": (128, 64, 32)}
+"""Hidden layers by name: 1,013, 3,573 and 12,245 parameters on ten inputs (MLP-1)."""
+STAGE_INPUTS = {"10": 10, "20": 20, "30+": 42}
+"""Feature stages that are built -> number of inputs; each begins with the columns of the one before (FEAT-SC-1..6)."""
+TRAINING_COPIES = 4
+"""Float32 numbers kept per parameter: weight, gradient, two moments."""
+ACTIVATION_COPIES = 8
+"""Float32 numbers kept per unit of a row: linear, norm, rectifier, dropout, and their gradients."""
+
+
+class MlpConfig(FamilyConfig):
+    """The ultra-conservative network: a norm, small dense layers, one logit for "the price rises"."""
+
+    hidden: Literal["32-16", "64-32-16", "128-64-32"] = "32-16"
+    """Widths of the hidden layers; larger ones only where the features have earned them (SEARCH-13)."""
+    norm: Literal["layer", "batch"] = "layer"
+    """Norm before the first and after every hidden layer (C-104)."""
+    feature_stage: Literal["10", "20", "30+", "50+"] = "10"
+    """Feature set; 50+ needs data from other markets and is not built."""
+    label_horizon: int = Field(default=5, ge=1)
+    """Bars ahead whose direction is the label: 1, 5, 15, 60 minutes in the source (DATA-26)."""
+    levels_mode: Literal["relative", "raw"] = "relative"
+    """Whether price levels among the features are taken relative to the close (C-16)."""
+    lookback: Literal[1] = 1
+    """Rows of a window: the network sees the present row only."""
+    epochs: int = Field(default=30, ge=1)
+    """Passes over the training rows of a fold: 30, 60."""
+    batch_size: int = Field(default=512, ge=2)
+    """Rows per micro-batch: 256, 512, 1024."""
+
+    @model_validator(mode="after")
+    def _stage_is_built(self) -> MlpConfig:
+        if self.feature_stage not in STAGE_INPUTS:
+            raise ValueError(
+                f"feature_stage: expected one that is built ({', '.join(STAGE_INPUTS)}), found {self.feature_stage!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _batch_norm_keeps_float32(self) -> MlpConfig:
+        if self.norm == "batch" and self.zero_stage > 0 and self.precision in ("bf16", "fp16"):
+            raise ValueError(
+                f"norm: batch statistics need float32 weights, found precision {self.precision} with zero_stage "
+                f"{self.zero_stage}; set norm: layer, or zero_stage: 0"
+            )
+        return self
+
+    @property
+    def n_inputs(self) -> int:
+        return STAGE_INPUTS[self.feature_stage]
+
+    @property
+    def hidden_widths(self) -> tuple[int, ...]:
+        return HIDDEN_WIDTHS[self.hidden]
+
+    def n_parameters(self) -> int:
+        """Return the exact number of trainable parameters (MLP-1)."""
+        widths = (self.n_inputs, *self.hidden_widths, 1)
+        linear = sum((before + 1) * after for before, after in zip(widths, widths[1:], strict=False))
+        return linear + 2 * sum(widths[:-1])
+
+    def memory_bytes(self) -> int:
+        units = self.n_inputs + sum(self.hidden_widths)
+        return 4 * (TRAINING_COPIES * self.n_parameters() + ACTIVATION_COPIES * units * self.batch_size)
+
+    def forward_flops(self) -> float:
+        widths = (self.n_inputs, *self.hidden_widths, 1)
+        return 2.0 * sum(before * after for before, after in zip(widths, widths[1:], strict=False))
+
+    @classmethod
+    def scored_lookback(cls, reach: Mapping[str, tuple[Any, ...]]) -> int:
+        """Return 1: whatever the space allows, a row is judged on its own."""
+        return 1

@@ -1,0 +1,94 @@
+"""What a model is worth on a fold: its score on the scored rows, and the curvature of its loss on training rows."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from analysis.measures.flatness import top_eigenvalue
+from analysis.measures.ic import spearman
+from trainables.training.batches import Windows
+from trainables.training.family import Family, Score
+from trainables.training.outputs import as_float32, concatenate
+from trainables.training.precision import autocast, twice_differentiable
+
+
+def score_rows(
+    family: Family, config: Any, model: nn.Module, windows: Windows, rows: NDArray[np.int64], device: torch.device
+) -> Score:
+    """Return the family's score of a model in evaluation mode on `rows`, in their order."""
+    outputs, targets = [], []
+    with torch.no_grad():
+        for batch in windows.batches(rows, config.batch_size):
+            with autocast(config.precision, device):
+                outputs.append(as_float32(model(batch.windows)))
+            targets.append(batch.targets.cpu())
+        return family.score(config, concatenate(outputs), torch.cat(targets))
+
+
+def score_metrics(score: Score) -> dict[str, float]:
+    """Return the fold's measures; an undefined one is absent. Requirements: ANALYSIS-1, ANALYSIS-2, ANALYSIS-3.
+
+    `val_loss` and `crps` are means over rows, `ic_<h>` the rank correlation of a horizon, `ic` the mean of those that are
+    defined. `val_loss` is always there, finite or not.
+    """
+    metrics = dict(score.metrics)
+    if score.crps is not None:
+        metrics["crps"] = float(np.mean(score.crps, dtype=np.float64))
+    for horizon, (prediction, target) in score.forecasts.items():
+        finite = np.isfinite(prediction) & np.isfinite(target)
+        correlation = spearman(prediction[finite], target[finite])
+        if correlation is not None:
+            metrics[f"ic_{horizon}"] = correlation
+    correlations = [metrics[f"ic_{horizon}"] for horizon in score.forecasts if f"ic_{horizon}" in metrics]
+    if correlations:
+        metrics["ic"] = float(np.mean(correlations))
+    finite_metrics = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
+    return {"val_loss": float(np.mean(score.loss, dtype=np.float64)), **finite_metrics}
+
+
+def sample_rows(rows: NDArray[np.int64], n: int, fold: int) -> NDArray[np.int64]:
+    """Return at most `n` of `rows` in time order: the same for all trials with these rows, whatever their seed."""
+    if len(rows) <= n:
+        return rows
+    return np.sort(np.random.default_rng(fold).choice(rows, size=n, replace=False))
+
+
+def training_metrics(
+    family: Family, config: Any, model: nn.Module, windows: Windows, rows: NDArray[np.int64], *, flatness_steps: int
+) -> dict[str, float]:
+    """Return reference loss and relative curvature on training rows. Requirement: ANALYSIS-6.
+
+    Args:
+        family: Gives the reference loss, the same as that of validation.
+        config: The trial's config.
+        model: Float32, in evaluation mode.
+        windows: Source of the rows.
+        rows: (n,) training rows, taken as one batch.
+        flatness_steps: Lanczos steps; 0 leaves curvature out.
+
+    Returns:
+        `train_loss`; `flatness` = top Hessian eigenvalue / loss where the loss is positive.
+    """
+    batch = windows.batch(rows)
+
+    def loss() -> Tensor:
+        return family.reference_loss(config, as_float32(model(batch.windows)), batch).mean()
+
+    with torch.no_grad():
+        train_loss = float(loss())
+    if not math.isfinite(train_loss):
+        return {}
+    if flatness_steps == 0:
+        return {"train_loss": train_loss}
+    with twice_differentiable():
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        curvature = top_eigenvalue(loss, parameters, n_steps=flatness_steps, seed=0)
+    flatness = curvature.relative
+    is_known = flatness is not None and math.isfinite(flatness)
+    return {"train_loss": train_loss} | ({"flatness": flatness} if is_known else {})

@@ -1,0 +1,36 @@
+"""How a trial is run, not what it is: the options of an assignment, checked."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from trainables.config import StrictModel
+
+
+class RunOptions(StrictModel):
+    """Options of `Assignment.options`. None of them changes what a config means."""
+
+    engine: Literal["auto", "deepspeed", "plain"] = "auto"
+    """`auto`: DeepSpeed where it is installed, else the plain PyTorch loop."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto`: CUDA where there is a device, else the CPU."""
+    threads: int | None = Field(default=None, ge=1)
+    """Threads of PyTorch on the CPU; none: leave them as they are."""
+    deterministic: bool = False
+    """Refuse operations whose result depends on the order of threads, and cuDNN's choice by timing (C-50)."""
+    flatness_samples: int = Field(default=256, ge=1)
+    """Training rows of each fold on which curvature and training loss are measured (specification: 1,024)."""
+    flatness_steps: int = Field(default=10, ge=0)
+    """Lanczos steps of the top eigenvalue at the end of a fold; 0 leaves flatness out."""
+    keep_checkpoints: int = Field(default=2, ge=2)
+    """Newest checkpoints that are kept; two, so that a damaged newest one has a predecessor."""
+    stability_min_steps: int = Field(default=50, ge=1)
+    """Optimiser steps of a fold before the share of skipped ones is judged (TRAIN-13)."""
+    stability_max_skipped_frac: float = Field(default=0.05, ge=0, le=1)
+    """A trial with a larger share of non-finite steps has diverged (TRAIN-13)."""
+    stability_max_gradient_norm: float = Field(default=1e5, gt=0)
+    """Gradient norm before clipping that counts as an explosion (TRAIN-13)."""
+    stability_explosions: int = Field(default=3, ge=1)
+    """So many explosions in consecutive steps are a divergence (TRAIN-13)."""
