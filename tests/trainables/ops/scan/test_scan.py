@@ -140,9 +140,7 @@ def test_no_step_keeps_the_state_and_an_endless_step_forgets_it(discretisation):
 @pytest.mark.requirement("CONDOR-4")
 def test_combination_of_steps_is_associative_and_equals_two_steps():
     generator = torch.Generator().manual_seed(3)
-    one, two, three = [
-        tuple(torch.rand(2, 4, generator=generator, dtype=torch.float64)) for _ in range(3)
-    ]
+    one, two, three = [tuple(torch.rand(2, 4, generator=generator, dtype=torch.float64)) for _ in range(3)]
     left, right = combine(combine(one, two), three), combine(one, combine(two, three))
     torch.testing.assert_close(left, right)
     h = torch.tensor(0.3, dtype=torch.float64)
