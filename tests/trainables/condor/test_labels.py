@@ -72,7 +72,7 @@ def test_policy_equals_the_rule_spelt_out_condor_by_condor(bars_per_session, spr
 
 @pytest.mark.requirement("DATA-23")
 def test_a_rally_is_best_met_by_far_calls_and_near_puts():
-    """The price climbs by 1.5 expected moves: a call at one move loses, at two it keeps its credit; near puts pay most."""
+    """The price climbs by 1.5 expected moves: a call at one move loses, at two it does not; near puts pay most."""
     move = 150 * 0.2 * np.sqrt(7 / 365)
     close = np.full(40, 150.0)
     close[4:] = 150 + 1.5 * move
@@ -157,7 +157,9 @@ def test_regime_boundaries():
 
 
 @pytest.mark.requirement("DATA-22")
-@pytest.mark.parametrize(("bars_per_session", "horizon", "bars_ahead"), [(1, 390, 1), (1, 1950, 5), (3, 390, 3), (3, 0, 0)])
+@pytest.mark.parametrize(
+    ("bars_per_session", "horizon", "bars_ahead"), [(1, 390, 1), (1, 1950, 5), (3, 390, 3), (3, 0, 0)]
+)
 def test_the_regime_is_that_of_a_session_ahead(bars_per_session, horizon, bars_ahead):
     market = wandering_market(40 * bars_per_session, bars_per_session=bars_per_session)
     targets, names, end = condor_labels(market, SHORT.model_copy(update={"regime_label_horizon": horizon}))
@@ -192,7 +194,9 @@ def test_trajectory_of_intraday_bars_spans_each_session():
     assert columns["low"] == pytest.approx(np.log(close[day].min() * 0.999 / close[row]), rel=1e-5)
     returns = np.log(close[18:24] / close[17:23])
     assert columns["volatility"] == pytest.approx(np.sqrt(252 * (returns**2).sum()), rel=1e-5)
-    highs, closes, lows = (targets[:100, [names.index(f"{n}_{j}") for j in (1, 2, 3)]] for n in ("high", "close", "low"))
+    highs, closes, lows = (
+        targets[:100, [names.index(f"{n}_{j}") for j in (1, 2, 3)]] for n in ("high", "close", "low")
+    )
     assert (highs >= closes).all()
     assert (closes >= lows).all()
 

@@ -16,8 +16,10 @@ def weekdays(n, first=date(2024, 1, 2)):
     return [d for d in days if d.weekday() < 5][:n]
 
 
-def make_market(close, *, iv=0.2, iv_rank=50.0, bars_per_session=1, high=None, low=None, spread=0.0, rate=0.0, segment=None):
-    """Sessions of equal bars from 09:30 to 16:00 New York on weekdays from 2024-01-02; scalars are spread over the rows."""
+def make_market(
+    close, *, iv=0.2, iv_rank=50.0, bars_per_session=1, high=None, low=None, spread=0.0, rate=0.0, segment=None
+):
+    """Sessions of equal bars, 09:30 to 16:00 New York, on weekdays from 2024-01-02; scalars hold for all rows."""
     close = np.asarray(close, dtype=float)
     n = len(close)
     length = 390 * 60 // bars_per_session * NS_PER_SECOND
