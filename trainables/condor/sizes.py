@@ -158,4 +158,4 @@ def _saved_numbers(config: CondorConfig) -> int:
         passes = math.ceil(math.log2(choose_block(config.lookback)))
         return 3 * d + 8 * inner + (3 + 2 * passes) * inner * n
     heads = inner // config.headdim
-    return 3 * d + 10 * inner + 6 * n + heads * (2 * block + 8)
+    return 3 * d + 15 * inner + 8 * n + heads * (3 * block + 8)

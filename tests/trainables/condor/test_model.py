@@ -111,7 +111,6 @@ def test_every_combination_of_modules_builds_and_steps(switches):
     assert training_loss(config, model(windows(8)), targets) < before
 
 
-@pytest.mark.requirement("TRAIN-7")
 @pytest.mark.parametrize("has_attention", [False, True])
 def test_recomputing_changes_no_gradient(has_attention):
     gradients = []
@@ -152,7 +151,7 @@ def test_row_by_row_equals_the_window(switches):
 def test_work_of_a_step_does_not_depend_on_the_rows_before():
     model = build()[1].eval()
     state, counts = model.first_state(1), []
-    for _t in range(40):
+    for _ in range(40):
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             _, state = model.step(torch.randn(1, 52), state)
         counts.append(counter.get_total_flops())

@@ -51,7 +51,6 @@ def test_catalogue_finds_the_family():
     assert family("condor") is FAMILY
 
 
-@pytest.mark.requirement("SEARCH-14")
 def test_rows_that_count_do_not_depend_on_schema_or_genes(tmp_path):
     found = [
         dataset(tmp_path, feature_schema=24)[1],
@@ -110,7 +109,6 @@ def test_what_is_predicted_may_not_vary_in_a_search(tmp_path, name):
         dataset(tmp_path, reach={name: (1, 2)})
 
 
-@pytest.mark.requirement("DATA-30")
 def test_later_bars_change_no_earlier_feature_nor_finished_label(tmp_path, market, monkeypatch):
     before = dataset(tmp_path / "one")[1]
     cut = 380
@@ -140,7 +138,6 @@ def test_moves_by_hand(market):
     assert np.isnan(np.delete(realised, 100)).all()
 
 
-@pytest.mark.requirement("ANALYSIS-3")
 def test_score_is_what_its_parts_say(tmp_path):
     config, data = dataset(tmp_path)
     model, windows, targets = outputs_and_targets(config, data)
