@@ -35,9 +35,8 @@ CONNECT_SECONDS = 10.0
 RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-"""No telemetry; no tracebacks of calls whose result nobody waits for any more; no advice about future versions."""
+"""No telemetry, and no tracebacks of calls whose result nobody waits for any more."""
 
 
 @contextmanager
@@ -64,8 +63,8 @@ def ray_session(settings: ResourceSettings) -> Iterator[tuple[Node, ...]]:
     folder = _temporary_folder()
     try:
         with environment(RAY_ENVIRONMENT), _raylet_news_to_log():
-            _connect(address, settings, folder)
             try:
+                _connect(address, settings, folder)
                 yield _nodes()
             finally:
                 ray.shutdown()

@@ -120,6 +120,7 @@ def test_every_way_to_end_is_told_apart_and_a_killed_worker_costs_no_trial(drive
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+        "CUDA_VISIBLE_DEVICES": "",
     }
     assert "died" in (tmp_path / "log.txt").read_text()
     assert list(temporary.iterdir()) == [], "nothing of Ray stays"
