@@ -48,7 +48,9 @@ class StepPlan:
                 f"found {accum_steps}; lower it"
             )
         if batch_size < run_length:
-            raise ValueError(f"batch_size: expected at least one run of {run_length} rows, found {batch_size}; raise it")
+            raise ValueError(
+                f"batch_size: expected at least one run of {run_length} rows, found {batch_size}; raise it"
+            )
         self._rows = rows
         self._run_length = run_length
         self._accum_steps = accum_steps

@@ -65,6 +65,7 @@ class FoldTraining:
             accum_steps=config.accum_steps,
             epochs=config.epochs,
             seed=fold_seed,
+            run_length=config.consecutive_rows,
         )
         seed_all(fold_seed)
         self._judge = family.build_model(config, dataset.feature_names).to(device).eval()

@@ -232,7 +232,6 @@ def test_feature_groups_pick_features():
         ({"feature_schema": 24, "feature_groups": "dynamic"}, "feature_groups: expected all"),
         ({"feature_groups": "spot", "gate_input": "hidden_vol"}, "expected the group volatility"),
         ({"sequence_axis": "flat"}, "sequence_axis: .* not built yet: per_contract, flat"),
-        ({"loss": "composite"}, "loss: .* not built yet: composite"),
         ({"label_mode": "column"}, "label_mode: .* not built yet: column"),
         ({"d_modle": 4}, "d_modle"),
     ],
