@@ -34,7 +34,11 @@ def test_flatness_is_the_top_eigenvalue_over_the_loss():
     )
     metrics = training_metrics(QuadraticFamily(), None, Quadratic(), windows, np.arange(9), flatness_steps=4)
     loss = 0.5 * (1 * 1**2 + 3 * 2**2)
-    assert metrics == {"train_loss": pytest.approx(loss), "flatness": pytest.approx(3 / loss, rel=1e-3)}
+    assert metrics == {
+        "train_loss": pytest.approx(loss),
+        "flatness": pytest.approx(3 / loss, rel=1e-3),
+        "flatness_adaptive": pytest.approx(3 * 2**2 / loss, rel=1e-3),  # diag(w) H diag(w) at w = (1, 2)
+    }
     without = training_metrics(QuadraticFamily(), None, Quadratic(), windows, np.arange(9), flatness_steps=0)
     assert without == {"train_loss": pytest.approx(loss)}
 
