@@ -14,6 +14,7 @@ os.environ.update(dict.fromkeys(THREADS, "1"))
 
 import argparse
 import json
+import statistics
 import time
 
 import numpy as np
@@ -44,7 +45,8 @@ def main() -> None:
     parser.add_argument("--features", type=int, default=52)
     parser.add_argument("--lookback", type=int, default=128)
     parser.add_argument("--batch", type=int, default=1024)
-    parser.add_argument("--repeats", type=int, default=25)
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--turns", type=int, default=5, help="how often loader and the rest take turns")
     parser.add_argument("--loader-batches", type=int, default=20)
     parser.add_argument("--memory", action="store_true", help="print the peak of ten batches over the data, MiB")
     options = parser.parse_args()
@@ -77,9 +79,11 @@ def main() -> None:
     assert torch.equal(ours(), sliding())
     assert torch.equal(ours(), collate())
     candidates = {"ours": ours, "memcpy": lambda: target.copy_(source), "sliding": sliding, "collate": collate}
-    seconds = interleaved(candidates, options.repeats, clock=time.perf_counter)
-    seconds["dataloader_2_workers"] = _loader_seconds(windows, options)
-    rate = {name: options.batch / value for name, value in seconds.items()}
+    turns = []
+    for _ in range(options.turns):
+        turns.append(interleaved(candidates, options.repeats, clock=time.perf_counter))
+        turns[-1]["dataloader_2_workers"] = _loader_seconds(windows, options)
+    rate = {name: options.batch / statistics.median(turn[name] for turn in turns) for name in turns[0]}
     batch_mib = out.nbytes / 2**20
     print(
         json.dumps(
