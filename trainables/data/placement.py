@@ -13,6 +13,7 @@ from trainables.data.bars import Bars, digest
 from trainables.data.config import DataConfig
 from trainables.data.sessions import place, segments, usual_step_s
 from trainables.data.validation import clean
+from trainables.data.volatility import Volatility
 from trainables.data.zones import instant
 from trainables.errors import DataError
 
@@ -27,6 +28,7 @@ class PlacedBars:
         session, segment: As in `Market`.
         marks: What was left out.
         digests: Hashes of the files that were read.
+        volatility: Implied volatility that comes with the bars; None: none does.
     """
 
     bars: Bars
@@ -36,6 +38,7 @@ class PlacedBars:
     segment: NDArray[np.int64]
     marks: dict[str, str]
     digests: tuple[str, ...]
+    volatility: Volatility | None = None
 
     def before(self, end: int) -> PlacedBars:
         """Return the rows known before an instant."""
@@ -48,6 +51,7 @@ class PlacedBars:
             segment=self.segment[:n],
             marks=self.marks,
             digests=self.digests,
+            volatility=self.volatility,
         )
 
 
@@ -119,6 +123,7 @@ def _within(placed: PlacedBars, data: DataConfig) -> PlacedBars:
         segment=placed.segment[keep],
         marks=placed.marks,
         digests=placed.digests,
+        volatility=placed.volatility,
     )
 
 
