@@ -198,8 +198,8 @@ def _rank_before_session(placed: PlacedBars, volatility: Volatility, data: DataC
 def _marks(data: DataConfig, placed: PlacedBars) -> dict[str, str]:
     chain = "modelled (Black-Scholes at iv)" if data.chain is None else "measured"
     marks = {"chain": chain, **placed.marks}
-    n_holes = int(placed.segment[-1] - placed.segment[0])
-    if n_holes:
+    n_holes = int(placed.segment[-1] - placed.segment[0]) - placed.n_rolls
+    if n_holes > 0:
         marks["holes"] = f"{n_holes} in the data; no window and no label crosses one"
     n_sessions = int(placed.session[-1]) + 1
     if data.source == "files" and data.iv is not None:

@@ -41,6 +41,28 @@ def read_bars(data: DataConfig) -> Bars:
     """
     path = existing(data.bars, "data.bars")
     table = _one_symbol(read_table(path, ("timestamp", *PRICES), ("volume", "symbol")), data.symbol, path)
+    return _bars(table, data, path)
+
+
+def read_contracts(data: DataConfig) -> dict[str, Bars]:
+    """Read the bars of every contract in the file of `data.bars`, by symbol; `data.symbol` is what symbols begin with.
+
+    Raises:
+        DataError: As `read_bars`; or there is no column symbol, or no symbol that begins so.
+    """
+    path = existing(data.bars, "data.bars")
+    table = read_table(path, ("timestamp", *PRICES, "symbol"), ("volume",))
+    symbols = table["symbol"].cast(pa.string())
+    present = sorted(str(s) for s in symbols.unique().to_pylist())
+    wanted = [s for s in present if s.startswith(data.symbol or "")]
+    if not wanted:
+        raise DataError(
+            f"data.symbol: expected the beginning of one of {', '.join(present[:8])}, found {data.symbol!r}; correct it"
+        )
+    return {s: _bars(table.filter(pa.compute.equal(symbols, s)), data, path) for s in wanted}
+
+
+def _bars(table: pa.Table, data: DataConfig, path: Path) -> Bars:
     times = read_times(table["timestamp"], zone=data.timezone, where=str(path), now_ns=time.time_ns())
     prices = {name: numbers(table, name, path) for name in PRICES}
     has_volume = "volume" in table.column_names
