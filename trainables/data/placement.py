@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from trainables.data import arch_source
 from trainables.data.bars import Bars, digest
 from trainables.data.config import DataConfig
+from trainables.data.grid import regular_grid
 from trainables.data.rolls import Contract, roll
 from trainables.data.sessions import SessionRows, place, segments, usual_step_s
 from trainables.data.validation import clean
@@ -66,7 +67,10 @@ def place_bars(data: DataConfig) -> PlacedBars:
         DataError: They cannot be used.
     """
     places = {"files": _place_files, "synthetic": _place_synthetic}
-    return _within(places.get(data.source, _place_daily)(data), data)
+    placed = places.get(data.source, _place_daily)(data)
+    if data.grid == "regular":
+        placed, _ = regular_grid(placed)
+    return _within(placed, data)
 
 
 def _place_daily(data: DataConfig) -> PlacedBars:

@@ -41,7 +41,7 @@ def scalper_labels(market: Market, settings: ScalperLabels) -> tuple[NDArray[np.
 
     `direction` is 0 down, 1 flat, 2 up by the move (C_{t+N} - C_t) / tick against the band; `forward_return` the
     log-return to the last bar known at t + N; `volatility` the root of the sum of squared log-returns on the way there.
-    `exit_long` and `exit_short` are 1 where leaving now is at least as good, less the cost of a wrong wait, as leaving at
+    `exit_long` and `exit_short` are 1 where leaving now is at least as good, net of the cost of waiting, as leaving at
     any bar until the triple barrier is first touched: take-profit, stop or t + N (Lopez de Prado 2018, ch. 3.4).
 
     Args:
