@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -29,12 +30,13 @@ OBJECT_STORE_BYTES = 80 * 2**20
 """Just above Ray's minimum: trials exchange small messages only, and containers have little shared memory."""
 LONGEST_TEMPORARY_FOLDER = 35
 """Characters: Ray's socket names below it must stay under the 107 bytes that a Unix socket address may have."""
+CONNECT_SECONDS = 10.0
+"""How long a named cluster may take to accept a connection."""
 RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-"""No telemetry; no tracebacks of calls whose result nobody waits for any more; no advice about future versions."""
+"""No telemetry, and no tracebacks of calls whose result nobody waits for any more."""
 
 
 @contextmanager
@@ -57,11 +59,12 @@ def ray_session(settings: ResourceSettings) -> Iterator[tuple[Node, ...]]:
             f"ray address: expected HOST:PORT, auto or {LOCAL}, found {address}; the Ray client cannot carry a search: "
             "run this command under `ray job submit`"
         )
+    _check_that_it_answers(address)
     folder = _temporary_folder()
     try:
         with environment(RAY_ENVIRONMENT), _raylet_news_to_log():
-            _connect(address, settings, folder)
             try:
+                _connect(address, settings, folder)
                 yield _nodes()
             finally:
                 ray.shutdown()
@@ -132,6 +135,17 @@ def _connect(address: str, settings: ResourceSettings, folder: str) -> None:
         raise ClusterError(_unreachable(address, error)) from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)  # Ray had put its own there
+
+
+def _check_that_it_answers(address: str) -> None:
+    """Knock at HOST:PORT: where nobody listens, Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        raise ClusterError(_unreachable(address, error)) from error
 
 
 def _give_private_token() -> None:

@@ -105,9 +105,10 @@ def run_study(
             try:
                 _tuner(placing, ticker, resources, Path(folder)).fit()
             except Exception:
-                if placing.error is not None:
-                    raise placing.error from None  # Tune wraps what its callbacks raise into text
-                raise
+                if placing.error is None:
+                    raise
+        if placing.error is not None:
+            raise placing.error  # as it was: Tune turns what its callbacks raise into text
     return placing.ending
 
 

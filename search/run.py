@@ -437,6 +437,7 @@ def _write_best(setup: Setup, run_dir: Path, trial: Trial) -> None:
             "data": dict(assignment.data),
             "folds": dict(assignment.folds),
             "seed": assignment.seed,
+            "reach": {name: list(values) for name, values in assignment.reach.items()},
         }
     )
     (run_dir / "best_config.yaml").write_text(text, encoding="utf-8")

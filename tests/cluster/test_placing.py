@@ -3,7 +3,6 @@
 import copy
 import json
 import pickle
-from pathlib import Path
 
 import pytest
 from fake_study import LADDER, FakeStudy, assignments
@@ -11,12 +10,9 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from cluster.errors import ClusterError
-from cluster.ray_session import variables_for_workers
 from cluster.ray_tune import Ending, Placing, StudyScheduler, StudySearcher, Ticker
 from cluster.worker import decode_assignment
 from search.trial import TrialState
-
-ROOT = Path(__file__).parents[2]
 
 
 def placing(study, tmp_path, *, max_concurrent=2, max_failures=1):
@@ -173,20 +169,3 @@ def test_adapters_are_copied_as_themselves_and_pickled_as_nothing(tmp_path):
     place = placing(FakeStudy([]), tmp_path)
     assert copy.deepcopy(place) is place
     assert not hasattr(pickle.loads(pickle.dumps(place)), "hand_out")
-
-
-@pytest.mark.requirement("CLUSTER-3")
-def test_workers_find_our_packages_and_get_their_limits():
-    local = variables_for_workers(2, {"PYTHONPATH": "mine", "OMP_NUM_THREADS": "8"})
-    assert local["PYTHONPATH"] == f"{ROOT}:mine"
-    assert local["OMP_NUM_THREADS"] == "2"
-    assert variables_for_workers(2, {})["PYTHONPATH"] == str(ROOT)
-
-
-@pytest.mark.requirement("CLUSTER-3")
-def test_what_a_submitted_job_sets_for_its_workers_is_left_to_it():
-    job = {"runtime_env": {"working_dir": "gcs://package.zip", "env_vars": {"OMP_NUM_THREADS": "8"}}}
-    joined = variables_for_workers(2, {"RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps(job)})
-    assert "OMP_NUM_THREADS" not in joined
-    assert "PYTHONPATH" not in joined
-    assert joined["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:True"

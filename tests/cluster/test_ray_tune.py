@@ -120,6 +120,7 @@ def test_every_way_to_end_is_told_apart_and_a_killed_worker_costs_no_trial(drive
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+        "CUDA_VISIBLE_DEVICES": "",
     }
     assert "died" in (tmp_path / "log.txt").read_text()
     assert list(temporary.iterdir()) == [], "nothing of Ray stays"
@@ -138,6 +139,8 @@ def test_a_killed_search_leaves_no_process_and_ends_with_the_same_trials(drive, 
         i for i, trial in Study.read(tmp_path / "journal.sqlite").trials.items() if trial.state.is_finished
     }
     n_before = len(starts(tmp_path))
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("f" * 64)  # the home folder has the token of some cluster
 
     assert finished(drive(max_concurrent=1)) == (0, "finished\n", "")
     with real_study(tmp_path) as study:
@@ -151,9 +154,7 @@ def test_a_killed_search_leaves_no_process_and_ends_with_the_same_trials(drive, 
 
 
 @pytest.mark.requirement("CLUSTER-1")
-def test_two_machines_run_a_trial_each_an_interrupted_search_goes_on_too_large_trials_are_refused(
-    drive, tmp_path, temporary
-):
+def test_two_machines_share_a_search_that_is_interrupted_and_goes_on(drive, tmp_path, temporary):
     script = (
         "import json, logging, os, sys\n"
         "from ray.cluster_utils import Cluster\n"
@@ -175,22 +176,19 @@ def test_two_machines_run_a_trial_each_an_interrupted_search_goes_on_too_large_t
     )
     try:
         address = cluster.stdout.readline().strip()
-        configs = [{"x": 0.1, "seconds": 1.0}] * 4
-        refused = finished(drive(configs, ray_address=address, cpus_per_trial=2))
-        assert refused[0] == 4
-        assert "needs CPU 2 and GPU 0, the cluster's machines have at most: CPU 1 and GPU 0" in refused[2]
+        configs = [{"x": 0.1, "seconds": 0.4}] * 12
+        status, _, err = finished(drive(configs, ray_address=address, cpus_per_trial=2))
+        assert status == 4
+        assert "needs CPU 2 and GPU 0, the cluster's machines have at most: CPU 1 and GPU 0" in err
         assert starts(tmp_path) == []
         interrupted = drive(configs, ray_address=address)
-        wait_for(lambda: len(starts(tmp_path)) >= 3, within_s=60)
+        wait_for(lambda: len({start["pid"] for start in starts(tmp_path)}) == 2, within_s=60)
         interrupted.terminate()
         assert finished(interrupted, within_s=30)[:2] == (130, "interrupted\n")
         assert finished(drive(configs, ray_address=address))[:2] == (0, "finished\n")
     finally:
         cluster.communicate("\n", timeout=30)
     study = FakeStudy(configs, path=tmp_path / "events.jsonl")
-    assert study.counts() == {"complete": 4}
-    assert [trial.attempts for trial in study.trials.values()][:2] == [1, 1]
+    assert study.counts() == {"complete": len(configs)}
     assert all(len(trial.observations) == len(LADDER) for trial in study.trials.values())
-    first, second = starts(tmp_path)[:2]
-    assert first["pid"] != second["pid"]
-    assert abs(first["time"] - second["time"]) < len(LADDER) * 1.0, "both machines worked at the same time"
+    assert sum(trial.attempts for trial in study.trials.values()) == len(starts(tmp_path)) <= len(configs) + 2
