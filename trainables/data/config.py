@@ -150,6 +150,14 @@ class DataConfig(StrictModel):
     end: str | None = None
     """Day after the last one used, ISO date; none: after the last of the file."""
 
+    @model_validator(mode="after")
+    def _sections_fit_the_source(self) -> DataConfig:
+        if self.synthetic is not None and self.source != "synthetic":
+            raise ValueError(f"synthetic must be left out with source: {self.source}, or source set to synthetic")
+        if self.roll is not None and self.source not in ("files", "synthetic"):
+            raise ValueError(f"roll must be left out with source: {self.source}: it has no contracts")
+        return self
+
 
 class FoldsConfig(StrictModel):
     """Walk-forward folds (WF-1). Boundaries are midnights in the exchange's zone on calendar-month steps."""
