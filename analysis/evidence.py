@@ -1,6 +1,6 @@
 """The evidence of all complete trials on common timestamps: what every comparison between trials stands on.
 
-    loss_TK, advantage_TK, signal_TK: T timestamps, K trials, float32, 4 bytes x T x K each
+loss_TK, advantage_TK, signal_TK: T timestamps, K trials, float32, 4 bytes x T x K each
 """
 
 from __future__ import annotations
@@ -197,7 +197,9 @@ def _align(trials: dict[str, _Trial], gaps: LeftOut, n_expected: int) -> CommonE
         short=tuple((t, share[t]) for t in trials if t not in kept),
         constant_prediction=tuple(t for t, v in kept.items() if v.is_constant_prediction),
     )
-    measures, baselines, horizons = ({getattr(v, n) for v in kept.values()} for n in ("measure", "baseline", "signal_horizon"))
+    measures, baselines, horizons = (
+        {getattr(v, n) for v in kept.values()} for n in ("measure", "baseline", "signal_horizon")
+    )
     advantage = _stack(kept, "advantage", timestamp) if len(measures) == 1 else None
     signal = _stack(kept, "signal", timestamp) if len(horizons) == 1 else None
     return CommonEvidence(
@@ -207,7 +209,9 @@ def _align(trials: dict[str, _Trial], gaps: LeftOut, n_expected: int) -> CommonE
         loss_TK=_stack(kept, "loss", timestamp),
         advantage_TK=advantage,
         measure=measures.pop() if advantage is not None else "",
-        baseline=(baselines.pop() if len(baselines) == 1 else "the naive forecast of its targets") if advantage is not None else "",
+        baseline=(baselines.pop() if len(baselines) == 1 else "the naive forecast of its targets")
+        if advantage is not None
+        else "",
         signal_TK=signal,
         signal_horizon=horizons.pop() if signal is not None else "",
         horizon_rows=max(v.horizon_rows for v in kept.values()),

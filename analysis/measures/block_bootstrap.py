@@ -22,7 +22,9 @@ def matrix(values: ArrayLike, name: str = "losses", *, least_rows: int = 2) -> N
     if not np.issubdtype(found.dtype, np.floating):
         found = found.astype(np.float64)
     if found.ndim != 2 or found.shape[0] < least_rows or found.shape[1] < 1:
-        raise ValueError(f"{name}: expected shape (n_rows, n_trials) with {least_rows} rows or more, found {found.shape}")
+        raise ValueError(
+            f"{name}: expected shape (n_rows, n_trials) with {least_rows} rows or more, found {found.shape}"
+        )
     if not np.isfinite(found).all():
         n_bad = int((~np.isfinite(found)).sum())
         raise ValueError(f"{name}: expected finite values, found {n_bad} that are not; leave these trials or rows out")

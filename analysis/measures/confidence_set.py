@@ -72,9 +72,7 @@ def confidence_set(
     else:
         p, name = _two_stages(means, drawn, 1 - level, most_in_pairs)
     whole = p[group]
-    return ConfidenceSet(
-        p=whole, is_member=whole >= 1 - level, level=level, statistic=name, n_distinct=len(first)
-    )
+    return ConfidenceSet(p=whole, is_member=whole >= 1 - level, level=level, statistic=name, n_distinct=len(first))
 
 
 def _two_stages(means: Float, drawn: Float, error: float, most_in_pairs: int) -> tuple[Float, str]:

@@ -77,9 +77,7 @@ def proceed(ic: float | None, crps: float | None, baseline_crps: float | None, b
         # Compared as products: 0.9 x baseline must fail exactly, which 1 - crps / baseline would round away.
         is_lower = crps < (1 - bounds.proceed_crps_reduction) * baseline_crps
         reduction = reduction if is_lower else min(reduction, bounds.proceed_crps_reduction)
-    return _above(
-        "GATE-0", ("IC", ic, bounds.proceed_ic), ("CRPS reduction", reduction, bounds.proceed_crps_reduction)
-    )
+    return _above("GATE-0", ("IC", ic, bounds.proceed_ic), ("CRPS reduction", reduction, bounds.proceed_crps_reduction))
 
 
 def phase_1(ic: float | None, peak_vram_gib: float | Literal["not_measured"] | None, bounds: Bounds = Bounds()) -> Gate:
@@ -181,7 +179,9 @@ def no_overfitting(
     failed = [f"{label} in a fold" for label in sorted(labels & {"overfitting", "data_problem"})]
     if len(v) > 1 and np.isfinite(v).all() and v.mean() > 0:
         variation = float(v.std(ddof=1) / v.mean())
-        failed += [] if variation < bounds.fold_variation else [f"losses vary over folds by {variation:.2f} of the mean"]
+        failed += (
+            [] if variation < bounds.fold_variation else [f"losses vary over folds by {variation:.2f} of the mean"]
+        )
     failed += ["the look-ahead test failed"] if is_causal is False else []
     worse = regime_loss_ratio is not None and regime_loss_ratio > 1 + bounds.train_gap
     failed += [f"loss in unseen regimes is {regime_loss_ratio:.2f} times that in seen ones"] if worse else []
@@ -211,7 +211,9 @@ def aspiration(
     failed = [g.name for g in gates if g.outcome == "fail"]
     unknown = [g.name for g in gates if g.outcome == "inconclusive"]
     if failed:
-        return Gate(name="ACC-7", outcome="fail", margin=own.margin, reason=f"{own.reason}; failed: {', '.join(failed)}")
+        return Gate(
+            name="ACC-7", outcome="fail", margin=own.margin, reason=f"{own.reason}; failed: {', '.join(failed)}"
+        )
     if own.outcome == "pass" and unknown:
         return _unknown("ACC-7", f"{own.reason}; inconclusive: {', '.join(unknown)}")
     return own

@@ -53,7 +53,9 @@ class Importance:
         return self.share > self.noise
 
 
-def axis(values: Sequence[Any], *, low: float | None = None, high: float | None = None, is_log: bool | None = None) -> Axis:
+def axis(
+    values: Sequence[Any], *, low: float | None = None, high: float | None = None, is_log: bool | None = None
+) -> Axis:
     """Code the values of one parameter: numbers by their place in the range, everything else by category.
 
     Args:
@@ -79,9 +81,7 @@ def axis(values: Sequence[Any], *, low: float | None = None, high: float | None 
         numbers, bounds = np.log(numbers), np.log(bounds)
     width = bounds[1] - bounds[0]
     place_01 = (numbers - bounds[0]) / width if width > 0 else np.where(np.isnan(numbers), np.nan, 0.5)
-    return Axis(
-        values=place_01, n_categories=0, labels=(), low=float(smallest), high=float(largest), is_log=bool(log)
-    )
+    return Axis(values=place_01, n_categories=0, labels=(), low=float(smallest), high=float(largest), is_log=bool(log))
 
 
 def ped_anova(

@@ -125,24 +125,31 @@ def minimum_track_record(returns: ArrayLike, *, benchmark: float = 0.0, level: f
     return float(1 + shape * (ndtri(level) / (ratio - benchmark)) ** 2)
 
 
-def deflated_z(scores: ArrayLike, *, error: float, n_effective: float) -> float:
+def deflated_z(scores: ArrayLike, errors: ArrayLike, *, n_effective: float) -> float | None:
     """Return by how many standard errors the best score is above the expected best of n trials without skill.
 
-    The idea of the deflated Sharpe ratio for any score. Zero is "as good as luck".
+    The idea of the deflated Sharpe ratio for any score. Zero is "as good as luck". Luck spreads scores by their sampling
+    error and no more, so of the spread of the scores and their typical error the smaller one counts, and distances are
+    taken from the median: otherwise a few very bad trials would make the best one look lucky.
 
     Args:
         scores: (n_trials,) the larger the better.
-        error: Standard error of the best score against the mean of all, positive.
+        errors: (n_trials,) their standard errors, zero or more.
         n_effective: Effective number of trials ever started, 1 or more.
 
+    Returns:
+        None where the error of the best score is zero.
+
     Raises:
-        ValueError: No score, the error is not positive, or the number is below 1.
+        ValueError: No score, shapes differ, or the number is below 1.
     """
-    s = np.asarray(scores, dtype=np.float64)
-    if not len(s) or not error > 0:
-        raise ValueError(f"expected one score or more and a positive error, found {len(s)} and {error}")
-    spread = float(s.std(ddof=1)) if len(s) > 1 else 0.0
-    return float((s.max() - s.mean() - spread * expected_maximum(n_effective)) / error)
+    s, e = np.asarray(scores, dtype=np.float64), np.asarray(errors, dtype=np.float64)
+    if s.ndim != 1 or s.shape != e.shape or not len(s):
+        raise ValueError(f"scores, errors: expected equal shapes (n,), found {s.shape} and {e.shape}")
+    best = int(s.argmax())
+    spread = min(float(s.std(ddof=1)), float(np.median(e))) if len(s) > 1 else 0.0
+    luck = spread * expected_maximum(n_effective)
+    return float((s[best] - np.median(s) - luck) / e[best]) if e[best] > 0 else None
 
 
 def effective_trials(losses: ArrayLike) -> float:
@@ -199,7 +206,9 @@ def backtest_overfitting(losses: ArrayLike, *, n_blocks: int = 16, gap_rows: int
     sums = np.array([x[rows].sum(axis=0, dtype=np.float64) for rows in blocks])
     sizes = np.array([len(rows) for rows in blocks], dtype=np.float64)
     halves = np.array(list(itertools.combinations(range(n_blocks), n_blocks // 2)))
-    logits = np.concatenate([_logits(part, sums, sizes) for part in np.array_split(halves, max(1, len(halves) // 2000))])
+    logits = np.concatenate(
+        [_logits(part, sums, sizes) for part in np.array_split(halves, max(1, len(halves) // 2000))]
+    )
     return Overfitting(probability=float(np.mean(logits <= 0)), logits=logits, n_blocks=n_blocks)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -98,7 +98,8 @@ class Honesty:
         block_rows: Mean block length of the resampling.
         confidence: Confidence set; None below two trials or too few rows.
         members: Its trials, lowest loss first.
-        p_by_trial: p of the confidence set.
+        p_by_trial: p of the confidence set, lowest loss first.
+        behind: Loss minus that of `best` on the same timestamps.
         naive: Comparisons with naive forecasts, the main one first.
         deflated_sharpe: Of the best trial's `pnl`; None where evidence has none.
         sharpe_record_rows: Rows of P&L that 95 % confidence needs (MinTRL); None likewise.
@@ -120,7 +121,8 @@ class Honesty:
     block_rows: float = 1.0
     confidence: ConfidenceSet | None = None
     members: tuple[str, ...] = ()
-    p_by_trial: Mapping[str, float] = None  # type: ignore[assignment]
+    p_by_trial: Mapping[str, float] = field(default_factory=dict)
+    behind: Mapping[str, MeanEstimate] = field(default_factory=dict)
     naive: tuple[NaiveTest, ...] = ()
     deflated_sharpe: float | None = None
     sharpe_record_rows: float | None = None
@@ -131,7 +133,7 @@ class Honesty:
     optimism: Optimism | None = None
     nested: Nested | None = None
     persistence: Persistence | None = None
-    drift: Mapping[str, NDArray[np.float64]] = None  # type: ignore[assignment]
+    drift: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 def assess(
@@ -148,9 +150,9 @@ def assess(
         parameters: Parameter -> (K,) values of the compared trials on the scale of the search; NaN where not active.
     """
     if evidence is None or not len(evidence.timestamp):
-        return Honesty(finding="nothing", n_started=n_started, p_by_trial={}, drift={})
+        return Honesty(finding="nothing", n_started=n_started)
     ids, n_trials = evidence.trial_ids, len(evidence.trial_ids)
-    loss, bins = _binned(evidence.loss_TK, evidence.fold)
+    loss, bins = binned(evidence.loss_TK, evidence.fold)
     best = int(evidence.loss_TK.mean(axis=0, dtype=np.float64).argmin())
     horizon = max(1, math.ceil(evidence.horizon_rows / bins))
     fold_losses, sizes = evidence.fold_means()
@@ -161,7 +163,6 @@ def assess(
         "n_rows": len(evidence.timestamp),
         "n_folds": len(sizes),
         "n_independent": len(evidence.timestamp) / evidence.horizon_rows,
-        "p_by_trial": {},
         "drift": {name: nested.best_value_by_fold(v, fold_losses) for name, v in (parameters or {}).items()},
     }
     enough = len(loss) >= LEAST_ROWS
@@ -210,7 +211,8 @@ def _comparisons(
         "confidence": whole,
         "members": tuple(ids[k] for k in order if whole.is_member[k]),
         "p_by_trial": {ids[k]: float(whole.p[k]) for k in order},
-        "deflated_z": overfitting.deflated_z(-means, error=errors[best], n_effective=started) if errors[best] else None,
+        "behind": {ids[k]: mean_with_error((own[:, k] - own[:, best]).astype(np.float64)) for k in order},
+        "deflated_z": overfitting.deflated_z(-means, errors, n_effective=started),
         "best_minus_median": mean_with_error((own[:, best] - own[:, median]).astype(np.float64)),
         "shrunken": float(shrunken[best] + loss.mean(dtype=np.float64)),
         "overfitting": overfitting.backtest_overfitting(own, n_blocks=n_blocks, gap_rows=horizon - 1)
@@ -235,9 +237,11 @@ def _naive_tests(evidence: CommonEvidence, horizon: int, sets: float) -> tuple[N
     level = ERROR / max(1, len(asked))
     found = []
     for what, baseline, values, fold in asked:
-        rows, _ = _binned(values, fold)
+        rows, _ = binned(values, fold)
         block = _block(rows, horizon)
-        test: PredictiveAbility = superior_predictive_ability(rows, mean_block=block, n_resamples=N_RESAMPLES, seed=SEED)
+        test: PredictiveAbility = superior_predictive_ability(
+            rows, mean_block=block, n_resamples=N_RESAMPLES, seed=SEED
+        )
         p, names = 1 - (1 - test.p) ** sets, ()
         if p < level:
             own_level = 1 - (1 - level) ** (1 / sets)
@@ -245,16 +249,12 @@ def _naive_tests(evidence: CommonEvidence, horizon: int, sets: float) -> tuple[N
             names = tuple(evidence.trial_ids[k] for k in np.flatnonzero(chosen))
         later = _later(values, fold)
         found.append(
-            NaiveTest(
-                what=what, baseline=baseline, p=p, superior=names, level=level, later=later, n_rows=len(values)
-            )
+            NaiveTest(what=what, baseline=baseline, p=p, superior=names, level=level, later=later, n_rows=len(values))
         )
     return tuple(found)
 
 
-def _nested(
-    evidence: CommonEvidence, fold_losses: NDArray[np.float64], sizes: NDArray[np.int64]
-) -> Nested | None:
+def _nested(evidence: CommonEvidence, fold_losses: NDArray[np.float64], sizes: NDArray[np.int64]) -> Nested | None:
     choice = nested.walk_forward_choice(fold_losses, sizes)
     if choice is None:
         return None
@@ -305,7 +305,7 @@ def _block(values: NDArray[np.float32], horizon: int) -> float:
     return max(block_length(values[:, k], horizon_rows=horizon) for k in best)
 
 
-def _binned(values: NDArray[np.float32], fold: NDArray[np.int64]) -> tuple[NDArray[np.float32], int]:
+def binned(values: NDArray[np.float32], fold: NDArray[np.int64]) -> tuple[NDArray[np.float32], int]:
     """Average neighbouring rows within folds so that at most about MOST_ROWS are left; return rows per bin too."""
     size = math.ceil(len(values) / MOST_ROWS)
     if size <= 1:

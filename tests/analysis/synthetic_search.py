@@ -71,7 +71,9 @@ def search(
         loss -= (prediction**2).mean(axis=0) * 1e4 * (np.arange(n_trials) >= n_planted)
     level = np.repeat(generator.uniform(0.0, 0.5, n_folds), sizes)
     ranks = rankdata(prediction, axis=0), rankdata(y)
-    product = ((ranks[0] - ranks[0].mean(0)) / ranks[0].std(0)) * ((ranks[1] - ranks[1].mean()) / ranks[1].std())[:, None]
+    product = ((ranks[0] - ranks[0].mean(0)) / ranks[0].std(0)) * ((ranks[1] - ranks[1].mean()) / ranks[1].std())[
+        :, None
+    ]
     return CommonEvidence(
         trial_ids=tuple(f"t{k:04d}" for k in range(n_trials)),
         timestamp=np.arange(n_rows, dtype=np.int64) * 86_400_000_000_000,

@@ -14,6 +14,10 @@ from tests.analysis import fake_run
 from tests.analysis.reports.test_leaderboard import loss, run_of
 from tests.analysis.test_run_folder import row
 
+FIGURES = {
+    *("leaderboard", "confidence", "folds", "flatness", "pareto", "calibration", "ic_horizon", "ic_time"),
+    *("importance", "slices", "parallel", "stability", "history", "lineage", "cost"),
+}
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
@@ -36,7 +40,7 @@ def without_plotly(html: str) -> str:
 @pytest.mark.requirement("RANK-2")
 def test_every_figure_has_its_place_and_its_data(html):
     figures = json.loads(re.search(r"const figures = (.*);\n", without_plotly(html)).group(1))
-    assert set(figures) == {"leaderboard", "folds", "flatness", "pareto", "parallel", "history"}
+    assert set(figures) == FIGURES
     for name in figures:
         assert f'id="{name}"' in html
         assert figures[name]["data"]
@@ -142,4 +146,4 @@ def test_a_browser_draws_all_figures(run, tmp_path):
     command += ["--virtual-time-budget=8000", "--dump-dom", (run.path / "report.html").resolve().as_uri()]
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     drawn = set(re.findall(r'<div class="plot js-plotly-plot" id="(\w+)"', dom))
-    assert drawn == {"leaderboard", "folds", "flatness", "pareto", "parallel", "history"}
+    assert drawn == FIGURES
