@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,9 +78,9 @@ def columns_needed(columns: Sequence[str]) -> list[str]:
 def advantage(evidence: pl.DataFrame) -> Advantage | None:
     """Compare a trial with a naive forecast on the same rows.
 
-    The first that the evidence allows: scores of a naive forecast that it brings (`baseline_loss`, `baseline_crps`); the
-    CRPS of its shortest horizon with a predicted scale against `naive_crps`; the Brier score of `p_up` against the share
-    of rises in earlier folds.
+    The first that the evidence allows: scores of a naive forecast that it brings (`baseline_loss`, `baseline_crps`);
+    the CRPS of its shortest horizon with a predicted scale against `naive_crps`; the Brier score of `p_up` against the
+    share of rises in earlier folds.
 
     Args:
         evidence: As from `RunFolder.evidence`: in time order with a column `fold`.
@@ -111,8 +111,8 @@ def naive_crps(target: Float, fold: NDArray[np.int64], n_horizon: int) -> tuple[
     """Return the CRPS of the better of two forecasts that know past targets only, and its name.
 
     Both are zero-mean normals: one with the spread of all earlier folds, one with an EWMA of the targets that are known
-    (the horizon has passed). The first fold has no past: NaN. The last targets of a fold may reach into the next, a help
-    to the naive forecast.
+    (the horizon has passed). The first fold has no past: NaN. The last targets of a fold may reach into the next, a
+    help to the naive forecast.
 
     Args:
         target: (n,) in time order; NaN where not known.
@@ -127,12 +127,14 @@ def naive_crps(target: Float, fold: NDArray[np.int64], n_horizon: int) -> tuple[
     scale[n_horizon:] = known[:-n_horizon]
     moving = baselines.zero_mean_gaussian_crps(target, np.where(scale > 0, scale, math.nan))
     moving[fold == fold[:1]] = math.nan
-    if np.nanmean(moving, dtype=np.float64) < np.nanmean(spread) if np.isfinite(moving).any() else False:
+    both = np.isfinite(moving) & np.isfinite(spread)
+    if both.any() and moving[both].mean() < spread[both].mean():
         return moving, "a zero-mean normal with the moving spread of past targets"
     return spread, "a zero-mean normal with the spread of earlier folds"
 
 
-def _from_earlier(target: Float, fold: NDArray[np.int64], score) -> Float:
+def _from_earlier(target: Float, fold: NDArray[np.int64], score: Callable[[Float, Float], Float]) -> Float:
+    """Score the targets of each fold by what those of all earlier folds say; NaN where they say nothing."""
     found = np.full(len(target), math.nan)
     for number in np.unique(fold)[1:]:
         rows, past = fold == number, target[fold < number]

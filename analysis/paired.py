@@ -52,8 +52,8 @@ def compare(run_a: RunFolder, run_b: RunFolder) -> Comparison:
     """
     if run_a.plan.family != run_b.plan.family:
         raise ValueError(
-            f"{run_b.path}: expected family {run_a.plan.family}, found {run_b.plan.family}; losses of different families "
-            f"are not comparable"
+            f"{run_b.path}: expected family {run_a.plan.family}, found {run_b.plan.family}; losses of "
+            f"different families are not comparable"
         )
     a, b = _of(run_a), _of(run_b)
     common = np.intersect1d(a.timestamp, b.timestamp, assume_unique=True)

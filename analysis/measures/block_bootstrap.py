@@ -43,11 +43,11 @@ def block_length(series: ArrayLike, *, horizon_rows: int = 1) -> float:
         horizon_rows: Rows that one target spans.
 
     Returns:
-        From `horizon_rows` to n / 2, at least 1.
+        From `horizon_rows`, itself at most n / 2, to the smaller of 3 sqrt(n) and n / 3; at least 1.
     """
     x = np.asarray(series, dtype=np.float64)
     n = len(x)
-    least, most = float(max(1, min(horizon_rows, n // 2))), max(1.0, n / 2)
+    least = float(max(1, min(horizon_rows, n // 2)))
     centred = x - x.mean()
     scale = float(centred @ centred)
     if n < 9 or scale <= 0:
@@ -65,7 +65,7 @@ def block_length(series: ArrayLike, *, horizon_rows: int = 1) -> float:
     if spectrum <= 0:
         return least
     best = (2 * slope**2 / (2 * spectrum**2)) ** (1 / 3) * n ** (1 / 3)
-    return float(min(max(best, least), min(math.ceil(3 * math.sqrt(n)), most)))
+    return float(max(least, 1.0, min(best, math.ceil(min(3 * math.sqrt(n), n / 3)))))
 
 
 def stationary_counts(

@@ -19,7 +19,7 @@ class Axis:
     """One parameter of all trials, coded for comparison.
 
     Attributes:
-        values: (n_trials,) numbers on the scale of the search from 0 to 1, or the position of a category; NaN: inactive.
+        values: (n_trials,) numbers on the scale of the search, 0 to 1, or the position of a category; NaN: inactive.
         n_categories: 0 for numbers.
         labels: Of the categories, in order; empty for numbers.
         low, high: Ends of the range in the unit of the parameter; NaN for categories.
@@ -60,7 +60,8 @@ def axis(
 
     Args:
         values: (n_trials,) None where it is not active. Booleans and text are categories, and so are mixtures.
-        low, high: Ends of the range; none: the smallest and largest value.
+        low: Lower end of the range; none: the smallest value.
+        high: Upper end; none: the largest value.
         is_log: Scale; none: logarithmic where all values are positive and span a factor of 30 or more.
     """
     known = [v for v in values if v is not None]
@@ -85,12 +86,12 @@ def axis(
 
 
 def ped_anova(
-    axes: Mapping[str, Axis], losses: ArrayLike, *, top_share: float = 0.1, n_random: int = 200, seed: int = 0
+    axes: Mapping[str, Axis], losses: ArrayLike, *, top_share: float = 0.1, n_random: int = 100, seed: int = 0
 ) -> dict[str, Importance]:
     """Return the importance of each parameter for reaching the best `top_share` of the trials.
 
-    Source: Watanabe, Bansal and Hutter (2023), "PED-ANOVA: efficiently quantifying hyperparameter importance in arbitrary
-    subspaces", IJCAI: the Pearson divergence between the density of a parameter in the best trials and in all trials.
+    Source: Watanabe, Bansal and Hutter (2023), "PED-ANOVA: efficiently quantifying hyperparameter importance in
+    arbitrary subspaces", IJCAI: the Pearson divergence of a parameter's density in the best trials from that in all.
     Densities by Parzen estimators on a grid, Scott's bandwidth, with a flat prior of weight one; a category counts its
     trials. Inactive trials are left out of a parameter. The noise level comes from the same measure for best trials
     drawn at random: with few trials it is high, and says that the figure means little.
@@ -117,7 +118,7 @@ def ped_anova(
     generator = np.random.default_rng(seed)
     cut = np.partition(y, n_top - 1)[n_top - 1]
     tops = [y <= cut] + [_random_top(generator, len(y), n_top) for _ in range(n_random)]
-    divergence = np.array([[_divergence(a, top) for a in axes.values()] for top in tops])
+    divergence = np.array([_divergences(a, tops) for a in axes.values()]).T
     total = divergence.sum(axis=1, keepdims=True)
     share = np.divide(divergence, total, out=np.zeros_like(divergence), where=total > 0)
     noise = np.quantile(divergence[1:], 0.95, axis=0) / total[0] if n_random and total[0] > 0 else np.zeros(len(axes))
@@ -134,16 +135,17 @@ def _random_top(generator: np.random.Generator, n: int, n_top: int) -> NDArray[n
     return chosen
 
 
-def _divergence(a: Axis, top: NDArray[np.bool_]) -> float:
-    """Return the Pearson divergence of the best trials' density from that of all trials."""
+def _divergences(a: Axis, tops: Sequence[NDArray[np.bool_]]) -> list[float]:
+    """Return the Pearson divergence of the density in each set of best trials from that in all trials."""
     known = np.isfinite(a.values)
-    best, every = a.values[top & known], a.values[known]
-    if len(best) < 2 or np.ptp(every) == 0:
-        return 0.0
+    every = a.values[known]
+    if not len(every) or np.ptp(every) == 0:
+        return [0.0] * len(tops)
     density = _category_shares if a.n_categories else _parzen
     n_cells = a.n_categories or _cells(every)
-    p, q = density(best, n_cells), density(every, n_cells)
-    return float(np.sum(q * (p / q - 1) ** 2))
+    q = density(every, n_cells)
+    bests = (a.values[top & known] for top in tops)
+    return [float(np.sum(q * (density(best, n_cells) / q - 1) ** 2)) if len(best) > 1 else 0.0 for best in bests]
 
 
 def _cells(values: Float, most: int = 50) -> int:

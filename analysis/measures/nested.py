@@ -106,7 +106,7 @@ def rank_persistence(fold_losses: ArrayLike) -> Persistence | None:
 
 
 def best_value_by_fold(values: ArrayLike, fold_losses: ArrayLike, *, top_share: float = 0.2) -> Float:
-    """Return the mean value that a parameter has in the best trials of each fold: does the best setting drift?
+    """Return the mean value that a parameter has in the best trials of each fold, to see whether the best drifts.
 
     Args:
         values: (n_trials,) a parameter, on the scale that it is searched on; NaN where it is not active.

@@ -68,10 +68,26 @@ def expected_maximum(n_trials: float) -> float:
     return float((1 - EULER) * ndtri(1 - 1 / n_trials) + EULER * ndtri(1 - 1 / (n_trials * math.e)))
 
 
-def probabilistic_sharpe(returns: ArrayLike, *, benchmark: float = 0.0) -> float | None:
-    """Return the probability that the Sharpe ratio per period is above a benchmark (Bailey and Lopez de Prado 2012).
+def probability_above(
+    ratio: float, benchmark: float, *, n_rows: int, skewness: float = 0.0, kurtosis: float = 3.0
+) -> float:
+    """Return the probability that a true Sharpe ratio is above a benchmark (PSR).
 
-    Skewness and raw kurtosis (3 for the normal) from moments with divisor n. Takes returns as independent.
+    Source: Bailey and Lopez de Prado (2012), "The Sharpe ratio efficient frontier", eq. 9. Takes
+    returns as independent.
+
+    Args:
+        ratio: Measured Sharpe ratio per period, not annualised.
+        benchmark: In the same unit.
+        n_rows: Periods, 2 or more.
+        skewness: Of the returns.
+        kurtosis: Raw: 3 for the normal.
+    """
+    return float(ndtr((ratio - benchmark) * math.sqrt(n_rows - 1) / math.sqrt(_shape(ratio, skewness, kurtosis))))
+
+
+def probabilistic_sharpe(returns: ArrayLike, *, benchmark: float = 0.0) -> float | None:
+    """Return `probability_above` of a series of returns, its moments with divisor n.
 
     Args:
         returns: (n,) returns of one period each.
@@ -83,10 +99,11 @@ def probabilistic_sharpe(returns: ArrayLike, *, benchmark: float = 0.0) -> float
     Raises:
         ValueError: A return is not finite.
     """
-    ratio, shape, n = _sharpe(returns)
-    if ratio is None:
+    found = _moments(returns)
+    if found is None:
         return None
-    return float(ndtr((ratio - benchmark) * math.sqrt(n - 1) / math.sqrt(shape)))
+    ratio, skewness, kurtosis, n = found
+    return probability_above(ratio, benchmark, n_rows=n, skewness=skewness, kurtosis=kurtosis)
 
 
 def deflated_sharpe(returns: ArrayLike, *, trial_sharpes: ArrayLike, n_effective: float) -> float | None:
@@ -119,17 +136,18 @@ def minimum_track_record(returns: ArrayLike, *, benchmark: float = 0.0, level: f
     Returns:
         None where the ratio is not above the benchmark, or is not known.
     """
-    ratio, shape, _ = _sharpe(returns)
-    if ratio is None or ratio <= benchmark:
+    found = _moments(returns)
+    if found is None or found[0] <= benchmark:
         return None
-    return float(1 + shape * (ndtri(level) / (ratio - benchmark)) ** 2)
+    ratio, skewness, kurtosis, _ = found
+    return float(1 + _shape(ratio, skewness, kurtosis) * (ndtri(level) / (ratio - benchmark)) ** 2)
 
 
 def deflated_z(scores: ArrayLike, errors: ArrayLike, *, n_effective: float) -> float | None:
     """Return by how many standard errors the best score is above the expected best of n trials without skill.
 
-    The idea of the deflated Sharpe ratio for any score. Zero is "as good as luck". Luck spreads scores by their sampling
-    error and no more, so of the spread of the scores and their typical error the smaller one counts, and distances are
+    The idea of the deflated Sharpe ratio for any score; 0 is "as good as luck". Luck spreads scores by their sampling
+    error and no more, so of the spread of the scores and their typical error the smaller one counts; distances are
     taken from the median: otherwise a few very bad trials would make the best one look lucky.
 
     Args:
@@ -282,14 +300,18 @@ def _logits(halves: NDArray[np.int64], sums: Float, sizes: Float) -> Float:
     return np.log(share / (1 - share))
 
 
-def _sharpe(returns: ArrayLike) -> tuple[float | None, float, int]:
-    """Return the ratio per period and the factor 1 - g3 SR + (g4 - 1)/4 SR^2 of its variance."""
+def _shape(ratio: float, skewness: float, kurtosis: float) -> float:
+    """Return the factor 1 - g3 SR + (g4 - 1)/4 SR^2 by which the variance of a Sharpe ratio exceeds 1/n."""
+    return 1 - skewness * ratio + (kurtosis - 1) / 4 * ratio**2
+
+
+def _moments(returns: ArrayLike) -> tuple[float, float, float, int] | None:
+    """Return ratio per period (ddof 1), skewness, raw kurtosis and length; None without spread or below three rows."""
     r = np.asarray(returns, dtype=np.float64)
     if r.ndim != 1 or not np.isfinite(r).all():
         raise ValueError(f"returns: expected finite values of shape (n,), found shape {r.shape}")
     spread = float(r.std(ddof=1)) if len(r) > 2 else 0.0
     if not spread > 0:
-        return None, 1.0, len(r)
+        return None
     z = (r - r.mean()) / r.std()
-    ratio = float(r.mean()) / spread
-    return ratio, float(1 - np.mean(z**3) * ratio + (np.mean(z**4) - 1) / 4 * ratio**2), len(r)
+    return float(r.mean()) / spread, float(np.mean(z**3)), float(np.mean(z**4)), len(r)

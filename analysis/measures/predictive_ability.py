@@ -1,4 +1,4 @@
-"""Does any of many trials beat a baseline fixed beforehand, allowing for the choice of the best?"""
+"""Tests whether any of many trials beats a baseline fixed beforehand, allowing for the choice of the best."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class PredictiveAbility:
     Attributes:
         statistic: Largest advantage; studentised: in standard errors. Zero where no trial is ahead.
         p: Consistent p value (SPA) or that of the reality check.
-        p_lower, p_upper: SPA: p values where all inferior trials are taken as equal to what they showed (liberal), or to
-            the baseline (conservative).
+        p_lower, p_upper: SPA: p values where all inferior trials are taken as equal to what they showed (liberal), or
+            to the baseline (conservative).
         best: Column with the largest statistic.
     """
 
@@ -31,7 +31,9 @@ class PredictiveAbility:
 
 
 def reality_check(advantage: ArrayLike, *, mean_block: float, n_resamples: int = 1000, seed: int) -> PredictiveAbility:
-    """Test the largest mean advantage over a baseline, not studentised (White 2000, "A reality check for data snooping").
+    """Test the largest mean advantage over a baseline, not studentised.
+
+    Source: White (2000), "A reality check for data snooping", Econometrica 68(5).
 
     Args:
         advantage: (n_rows, n_trials) baseline loss minus loss of the trial, in time order.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from analysis.evidence import LeftOut
-from analysis.reports.honesty import ERROR, LEAST_FOLDS, LEVEL, Honesty, NaiveTest
+from analysis.reports.honesty import LEAST_FOLDS, LEVEL, Honesty, NaiveTest
 
 FEW_INDEPENDENT = 50
 """Timestamps over horizon below which even long-run standard errors are too small (Lazarus et al. 2018 and our own
@@ -24,7 +24,10 @@ def headline(honesty: Honesty) -> str | None:
         if honesty.confidence is None:
             return None
         if len(honesty.members) == 1:
-            return f"{honesty.best} has the lowest loss of {compared} beyond doubt; whether it beats a naive forecast is not known."
+            return (
+                f"{honesty.best} has the lowest loss of {compared} trials beyond luck; whether it beats a naive "
+                "forecast is not known."
+            )
         return f"No winner: {_set(honesty)}, and the evidence holds nothing naive to compare them with."
     what = _listed([t.what for t in _beaten(honesty)])
     if honesty.finding == "too_few_folds":
@@ -103,7 +106,7 @@ def _naive(test: NaiveTest, honesty: Honesty) -> str:
 def _confidence(honesty: Honesty) -> str:
     n, members = honesty.n_compared, honesty.members
     if len(members) == 1:
-        return f"{members[0]} is alone in the {LEVEL:.0%} confidence set of {n} trials: its loss is the lowest beyond luck."
+        return f"{members[0]} is alone in the {LEVEL:.0%} confidence set of {n} trials: no other loss is as low."
     if len(members) == n:
         return f"At {LEVEL:.0%}, no trial of {n} can be told apart from the best: take the simplest or the cheapest."
     return f"These {len(members)} of {n} cannot be told apart at {LEVEL:.0%}: {_short(members, 12)}."
@@ -117,8 +120,8 @@ def _nested(honesty: Honesty) -> list[str]:
     error = "" if gap.error is None else f" ± {gap.error:.2g}"
     side = f"{abs(gap.mean):.3g}{error} {'lower' if gap.mean < 0 else 'higher'} than" if gap.mean else "the same as"
     text = (
-        f"Had one chosen on the folds so far and waited for the next, the loss would have been {side} that of the median "
-        f"trial, over {gap.n_folds} fold{'s' * (gap.n_folds != 1)}"
+        f"Had one chosen on the folds so far and waited for the next, the loss would have been {side} that of the "
+        f"median trial, over {gap.n_folds} fold{'s' * (gap.n_folds != 1)}"
     )
     if nested.against_naive is not None:
         gain = nested.against_naive
@@ -141,13 +144,14 @@ def _luck(honesty: Honesty) -> list[str]:
         )
     if honesty.optimism is not None and honesty.shrunken is not None:
         found.append(
-            f"On new rows expect about {honesty.optimism.optimism:.2g} more loss of the chosen trial than it shows here "
-            f"({honesty.optimism.naive:.4g}; shrunken towards the others it is {honesty.shrunken:.4g})."
+            f"On new rows expect about {honesty.optimism.optimism:.2g} more loss of the chosen trial than it shows "
+            f"here ({honesty.optimism.naive:.4g}; shrunken towards the others it is {honesty.shrunken:.4g})."
         )
     if honesty.overfitting is not None:
         found.append(
-            f"In {honesty.overfitting.probability:.0%} of the ways to halve the time, the best of one half is at or below "
-            "the median of the other (probability of backtest overfitting; a half means that there is nothing to choose by)."
+            f"In {honesty.overfitting.probability:.0%} of the ways to halve the time, the best of one half is at or "
+            "below the median of the other (probability of backtest overfitting; around a half there is nothing to "
+            "choose by)."
         )
     return found
 

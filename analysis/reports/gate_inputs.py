@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import polars as pl
 
 from analysis import naive
-from analysis.measures import calibration, gates, trading
+from analysis.measures import classification, gates, trading
 from analysis.measures.gates import Gate
 from analysis.reports.leaderboard import Entry
 from analysis.run_folder import RunFolder
@@ -91,18 +92,18 @@ def _tail(evidence: pl.DataFrame | None) -> tuple[float | None, int]:
         return None, 0
     prediction, target = (evidence[f"{w}_{known[0]}"].to_numpy().astype(float) for w in ("prediction", "target"))
     fold = evidence["fold"].to_numpy()
-    rights = []
+    known_rows = np.isfinite(prediction) & np.isfinite(target)
+    n_hits, n_events = 0.0, 0
     for number in np.unique(fold)[1:]:
-        past = target[(fold < number) & np.isfinite(target)]
-        if len(past):
+        past, rows = target[(fold < number) & known_rows], (fold == number) & known_rows
+        if len(past) and rows.any():
             low, high = np.quantile(past, (0.05, 0.95))
-            rows = (fold == number) & np.isfinite(prediction) & ((target < low) | (target > high))
-            rights.append(np.sign(prediction[rows]) == np.sign(target[rows]))
-    hits = np.concatenate(rights) if rights else np.empty(0)
-    return (float(hits.mean()) if len(hits) else None), len(hits)
+            share, n = classification.tail_accuracy(prediction[rows], target[rows], low=float(low), high=float(high))
+            n_hits, n_events = n_hits + (share or 0.0) * n, n_events + n
+    return (n_hits / n_events if n_events else None), n_events
 
 
-def _majority(values) -> float | None:
+def _majority(values: Mapping[str, float]) -> float | None:
     gain, directional = values.get("directional_gain"), values.get("directional_accuracy")
     return directional - gain if gain is not None and directional is not None else None
 

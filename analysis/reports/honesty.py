@@ -87,9 +87,9 @@ class Honesty:
     """What of a ranking can be believed.
 
     Attributes:
-        finding: `nothing` to compare; `single` trial; `no_winner`: nothing beats the naive forecast; `unknown`: there was
-            no naive forecast to compare with; `too_few_folds`: it is beaten, but in fewer than `LEAST_FOLDS`; `group` or
-            `winner`: it is beaten, by a set or by one trial.
+        finding: `nothing` to compare; `single` trial; `no_winner`: nothing beats the naive forecast; `unknown`: there
+            was no naive forecast to compare with; `too_few_folds`: it is beaten, but in fewer than `LEAST_FOLDS`;
+            `group` or `winner`: it is beaten, by a set or by one trial.
         best: Trial with the lowest loss on the common timestamps; "" for `nothing`.
         n_started, n_compared: Trials ever started; trials with usable evidence.
         n_effective: Independent trials that the started ones are worth.
@@ -106,7 +106,7 @@ class Honesty:
         deflated_z: Of the lowest loss: standard errors beyond the expected best of as many trials without skill.
         best_minus_median: Loss of the best minus that of the median trial; paired, with standard error (SEARCH-17).
         shrunken: Loss of the best, drawn towards the mean by the share of the spread that is noise.
-        overfitting, optimism, nested, persistence: See the measures; None where there are too few rows, folds or trials.
+        overfitting, optimism, nested, persistence: See the measures; None with too few rows, folds or trials.
         drift: Parameter -> mean value among the best fifth of each fold.
     """
 

@@ -226,7 +226,7 @@ def _plane(board: Leaderboard, metric: str, title: str, *, is_log: bool) -> go.F
 
 
 def above_median(board: Leaderboard, folds: pl.DataFrame) -> dict[str, float]:
-    """Return for each trial with a whole fold its mean loss above the median complete trial on the folds that it saw."""
+    """Return the mean loss of each trial above the median complete trial on the whole folds that it saw."""
     reference = _fold_medians(board, folds, "val_loss")
     gaps: dict[str, list[float]] = {}
     for trial_id, fold, value in _whole(folds, "val_loss").select("trial_id", "fold", "value").iter_rows():

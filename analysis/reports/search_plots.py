@@ -84,7 +84,7 @@ def slices(axes: Mapping[str, Axis], entries: Sequence[Entry], members: Sequence
     figure = figure_of(height=60 + 230 * n_rows, rows=n_rows, cols=n_columns, titles=names, spacing=0.22 / n_rows)
     inside = set(members)
     losses = np.array([e.values["val_loss"] for e in entries])
-    low, high = frame(losses)
+    _, high = frame(losses)
     for k, name in enumerate(names):
         place = {"row": k // 3 + 1, "col": k % 3 + 1}
         for is_member, words in ((False, "other complete trials"), (True, "in the confidence set")):

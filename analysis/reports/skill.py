@@ -50,8 +50,8 @@ def against_baseline(evidence: pl.DataFrame) -> list[Skill]:
     """Compare a trial with a naive forecast on the same rows, as far as its evidence allows.
 
     Where the evidence brings the scores of the naive forecast of ANALYSIS-4 these are used. Otherwise, for each horizon
-    with a predicted scale, the better of two zero-mean normal forecasts that know past targets only (`naive.naive_crps`);
-    the first fold is then left out.
+    with a predicted scale, the better of two zero-mean normal forecasts that know past targets only, see
+    `naive.naive_crps`; the first fold is then left out.
 
     Returns:
         Empty where the evidence lets nothing be compared.

@@ -51,7 +51,7 @@ def write(
     skills: Sequence[Skill] | None,
     ics: dict[str, IcEstimate],
     honesty: Honesty,
-    left_out: LeftOut = LeftOut(),
+    left_out: LeftOut | None = None,
     edges: Sequence[str] = (),
 ) -> Verdict:
     """Say what the run found.
@@ -63,7 +63,7 @@ def write(
         skills: The leader against naive forecasts; empty where evidence allows no comparison, None without evidence.
         ics: The leader's IC by horizon over all folds.
         honesty: What may be claimed.
-        left_out: Trials that could not be compared.
+        left_out: Trials that could not be compared; none: all could.
         edges: Parameters whose best values lie at an end of their range, described.
     """
     sentences = [_tried(plan, board)]
@@ -73,7 +73,7 @@ def write(
         sentences += [] if honesty.confidence is not None else [_indistinct(board)]
         sentences += [_naive(skills), *_ic(ics), *([] if judged else [_selection(board)])]
     sentences.append(_vault(plan))
-    warnings = [*_warnings(plan, board, check), *claims.warnings(honesty, left_out), *edges]
+    warnings = [*_warnings(plan, board, check), *claims.warnings(honesty, left_out or LeftOut()), *edges]
     return Verdict(headline=_headline(board, honesty), sentences=sentences, warnings=warnings)
 
 
@@ -85,7 +85,8 @@ def _outside(board: Leaderboard, honesty: Honesty) -> list[str]:
     p = honesty.p_by_trial.get(leader.trial_id)
     why = "it could not be compared" if p is None else f"p = {p:.3f}"
     return [
-        f"{leader.trial_id} leads by the order of the ranking but is not in the confidence set ({why}): do not prefer it."
+        f"{leader.trial_id} leads by the order of the ranking but is not in the confidence set ({why}): "
+        "do not prefer it."
     ]
 
 
