@@ -5,15 +5,16 @@ loss_TK, advantage_TK, signal_TK: T timestamps, K trials, float32, 4 bytes x T x
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from analysis import naive
 from analysis.run_folder import EVIDENCE_COLUMNS, RunFolder
@@ -101,6 +102,19 @@ class _Trial:
     is_constant_prediction: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What trials of one search have in common, kept once: times, folds, targets, and what follows from them."""
+
+    arrays: dict[bytes, NDArray[Any]] = field(default_factory=dict)
+    ranks: dict[int, Float32] = field(default_factory=dict)
+    naive_scores: naive.Scores = field(default_factory=dict)
+
+    def one_of(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return an array of the same content, the same object for equal contents."""
+        return self.arrays.setdefault(hashlib.blake2b(values.tobytes()).digest(), values)
+
+
 def gather(run: RunFolder) -> tuple[CommonEvidence | None, LeftOut]:
     """Read the evidence of all complete trials and put it on common timestamps.
 
@@ -112,14 +126,14 @@ def gather(run: RunFolder) -> tuple[CommonEvidence | None, LeftOut]:
     complete = run.trials.filter(pl.col("state") == "complete").sort("number")["trial_id"].to_list()
     trials: dict[str, _Trial] = {}
     missing, broken, constant = [], [], []
-    times: dict[bytes, NDArray[np.int64]] = {}
+    shared = _Shared()
     for trial_id in complete:
         files = sorted((run.path / "evidence" / trial_id).glob("fold-*.parquet"))
         if not files:
             missing.append(trial_id)
             continue
         try:
-            trial = _trial(files, times)
+            trial = _trial(files, shared)
         except (ValueError, OSError, pl.exceptions.PolarsError) as error:
             broken.append((trial_id, _reason(files, error)))
             continue
@@ -134,7 +148,7 @@ def gather(run: RunFolder) -> tuple[CommonEvidence | None, LeftOut]:
     return found, found.left_out
 
 
-def _trial(files: Sequence[Path], times: dict[bytes, NDArray[np.int64]]) -> _Trial:
+def _trial(files: Sequence[Path], shared: _Shared) -> _Trial:
     columns = list(pl.read_parquet_schema(files[0]))
     absent = [c for c in EVIDENCE_COLUMNS if c not in columns]
     if absent:
@@ -146,18 +160,17 @@ def _trial(files: Sequence[Path], times: dict[bytes, NDArray[np.int64]]) -> _Tri
     parts = [pl.read_parquet(file, columns=sorted(wanted)) for file in files]
     numbers = [int(file.stem.removeprefix("fold-")) for file in files]
     evidence = pl.concat([p.with_columns(fold=pl.lit(n)) for p, n in zip(parts, numbers, strict=True)])
-    timestamp = naive.nanoseconds(evidence["timestamp"])
-    timestamp = times.setdefault(timestamp.tobytes(), timestamp)
+    timestamp = shared.one_of(naive.nanoseconds(evidence["timestamp"]))
     if not (np.diff(timestamp) > 0).all():
         raise ValueError("expected timestamps that increase over rows and folds")
     loss = evidence["loss"].cast(pl.Float32).to_numpy()
     if not len(loss) or not np.isfinite(loss).all():
         raise ValueError(f"expected finite losses, found {int((~np.isfinite(loss)).sum())} of {len(loss)} that are not")
-    gain = naive.advantage(evidence)
-    signal, is_constant = _signal(evidence, horizons[0]) if horizons else (None, False)
+    gain = naive.advantage(evidence, shared.naive_scores)
+    signal, is_constant = _signal(evidence, horizons[0], shared) if horizons else (None, False)
     return _Trial(
         timestamp=timestamp,
-        fold=evidence["fold"].cast(pl.Int64).to_numpy(),
+        fold=shared.one_of(evidence["fold"].cast(pl.Int64).to_numpy()),
         loss=loss,
         advantage=gain.values.astype(np.float32) if gain else None,
         measure=gain.measure if gain else "",
@@ -170,7 +183,7 @@ def _trial(files: Sequence[Path], times: dict[bytes, NDArray[np.int64]]) -> _Tri
     )
 
 
-def _signal(evidence: pl.DataFrame, horizon: str) -> tuple[Float32, bool]:
+def _signal(evidence: pl.DataFrame, horizon: str, shared: _Shared) -> tuple[Float32, bool]:
     """Return the products of standardised ranks and whether one side never changes."""
     x, y = (evidence[f"{what}_{horizon}"].cast(pl.Float32).to_numpy() for what in ("prediction", "target"))
     if np.isinf(x).any() or np.isinf(y).any():
@@ -179,15 +192,29 @@ def _signal(evidence: pl.DataFrame, horizon: str) -> tuple[Float32, bool]:
     found = np.zeros(len(x), dtype=np.float32)
     if known.sum() < 3 or np.ptp(x[known]) == 0 or np.ptp(y[known]) == 0:
         return found, True
-    ranks = [rankdata(side[known]) for side in (x, y)]
-    a, b = ((r - r.mean()) / r.std() for r in ranks)
-    found[known] = a * b
+    targets = shared.one_of(y[known])
+    if id(targets) not in shared.ranks:
+        shared.ranks[id(targets)] = _standard_ranks(targets)
+    found[known] = _standard_ranks(x[known]) * shared.ranks[id(targets)]
     return found, False
+
+
+def _standard_ranks(values: Float32) -> Float32:
+    """Return ranks, ties averaged, with mean 0 and variance 1; one sort instead of the two of scipy.stats.rankdata."""
+    order = np.argsort(values)
+    ordered = values[order]
+    is_new = np.r_[True, ordered[1:] != ordered[:-1]]
+    starts = np.flatnonzero(is_new)
+    middle = (starts + np.r_[starts[1:], len(values)] - 1) / 2
+    ranks = np.empty(len(values))
+    ranks[order] = middle[np.cumsum(is_new) - 1]
+    return ((ranks - ranks.mean()) / ranks.std()).astype(np.float32)
 
 
 def _align(trials: dict[str, _Trial], gaps: LeftOut, n_expected: int) -> CommonEvidence:
     usual = _usual(trials)
-    has = {id(v.timestamp): np.isin(usual.timestamp, v.timestamp, assume_unique=True) for v in trials.values()}
+    kinds = {id(v.timestamp): v.timestamp for v in trials.values()}
+    has = {key: np.isin(usual.timestamp, times, assume_unique=True) for key, times in kinds.items()}
     share = {t: float(has[id(v.timestamp)].mean()) for t, v in trials.items()}
     kept = {t: v for t, v in trials.items() if share[t] >= LEAST_COVERAGE}
     common = np.logical_and.reduce([has[key] for key in {id(v.timestamp) for v in kept.values()}])
@@ -232,7 +259,8 @@ def _stack(trials: dict[str, _Trial], name: str, timestamp: NDArray[np.int64]) -
     if any(getattr(v, name) is None for v in trials.values()):
         return None
     found = np.empty((len(trials), len(timestamp)), dtype=np.float32)
-    rows = {id(v.timestamp): np.isin(v.timestamp, timestamp, assume_unique=True) for v in trials.values()}
+    kinds = {id(v.timestamp): v.timestamp for v in trials.values()}
+    rows = {key: np.isin(times, timestamp, assume_unique=True) for key, times in kinds.items()}
     for k, trial in enumerate(trials.values()):
         found[k] = getattr(trial, name)[rows[id(trial.timestamp)]]
     return found.T

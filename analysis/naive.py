@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from analysis.measures import baselines, crps
 
 Float = NDArray[np.float64]
+Scores = dict[bytes, tuple[Float, str]]
 EWMA_SPAN_ROWS = 32.0
 """Memory of the naive volatility forecast: the weight 0.06 of RiskMetrics (1996), 2 / (span + 1)."""
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -75,7 +77,7 @@ def columns_needed(columns: Sequence[str]) -> list[str]:
     return ["p_up", "up"] if {"p_up", "up"} <= set(columns) else []
 
 
-def advantage(evidence: pl.DataFrame) -> Advantage | None:
+def advantage(evidence: pl.DataFrame, known: Scores | None = None) -> Advantage | None:
     """Compare a trial with a naive forecast on the same rows.
 
     The first that the evidence allows: scores of a naive forecast that it brings (`baseline_loss`, `baseline_crps`);
@@ -84,6 +86,7 @@ def advantage(evidence: pl.DataFrame) -> Advantage | None:
 
     Args:
         evidence: As from `RunFolder.evidence`: in time order with a column `fold`.
+        known: Naive scores by their targets, filled here: trials that share targets share them.
 
     Returns:
         None where it allows none of these.
@@ -103,7 +106,12 @@ def advantage(evidence: pl.DataFrame) -> Advantage | None:
         )
     horizon = needed[0].removeprefix("prediction_")
     own = crps.gaussian(rest[0], first, np.where(rest[1] > 0, rest[1], math.nan))
-    naive, words = naive_crps(rest[0], fold, horizon_rows(evidence["timestamp"], horizon))
+    rows = horizon_rows(evidence["timestamp"], horizon)
+    scores = {} if known is None else known
+    key = hashlib.blake2b(rest[0].tobytes() + fold.tobytes() + bytes(str(rows), "ascii")).digest()
+    if key not in scores:
+        scores[key] = naive_crps(rest[0], fold, rows)
+    naive, words = scores[key]
     return Advantage(measure=f"CRPS at {horizon}", baseline=words, own=own, naive=naive)
 
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -108,7 +109,7 @@ def plan(n_folds: int) -> dict[str, object]:
     ends = [f"{2000 + k}-01-01" for k in range(n_folds + 1)]
     folds = [
         {"train_start": "1990-01-01", "train_end": a, "validation_start": a, "validation_end": b}
-        for a, b in zip(ends, ends[1:], strict=False)
+        for a, b in pairwise(ends)
     ]
     return {
         "family": "mlp",
