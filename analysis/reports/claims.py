@@ -34,8 +34,10 @@ def headline(honesty: Honesty) -> str | None:
         folds = f"{honesty.n_folds} fold{'s' * (honesty.n_folds != 1)}"
         return f"No winner yet: a naive forecast is beaten in {what}, but in {folds} only; {LEAST_FOLDS} are the least."
     if honesty.finding == "winner":
-        alone = "" if compared == 1 else f" and is alone in the {LEVEL:.0%} confidence set of {compared} trials"
-        return f"{honesty.best} wins: it beats a naive forecast in {what}{alone}."
+        if compared == 1:
+            return f"{honesty.best}, the only complete trial, beats a naive forecast in {what}."
+        alone = f"is alone in the {LEVEL:.0%} confidence set of {compared} trials"
+        return f"{honesty.best} wins: it beats a naive forecast in {what} and {alone}."
     return f"No single winner: a naive forecast is beaten in {what}, but {_set(honesty)}."
 
 

@@ -108,12 +108,12 @@ def fold_heat_map(board: Leaderboard, folds: pl.DataFrame, metrics: Sequence[str
 
 
 def loss_against_flatness(board: Leaderboard) -> go.Figure | None:
-    """Plot flatness (relative curvature, logarithmic) against loss; None where no trial has both."""
+    """Plot flatness (relative curvature, logarithmic) against loss; None where fewer than two trials have both."""
     return _plane(board, "flatness", "relative curvature (smaller is flatter)", is_log=True)
 
 
 def pareto(board: Leaderboard) -> go.Figure | None:
-    """Plot IC against loss and mark the Pareto set over all criteria; None where no trial has both."""
+    """Plot IC against loss and mark the Pareto set over all criteria; None where fewer than two trials have both."""
     return _plane(board, "ic", "information coefficient (larger is better)", is_log=False)
 
 
@@ -196,7 +196,7 @@ def parallel_coordinates(board: Leaderboard, parameters: Sequence[str]) -> go.Fi
 
 def _plane(board: Leaderboard, metric: str, title: str, *, is_log: bool) -> go.Figure | None:
     entries = [e for e in board.ranked if metric in e.values and (not is_log or e.values[metric] > 0)]
-    if not entries:
+    if len(entries) < 2:  # one point shows nothing that the table does not
         return None
     figure = figure_of(height=380, xaxis_title="validation loss", yaxis_title=title)
     for is_pareto, name in ((True, "on the Pareto front of all criteria"), (False, "beaten by another trial")):

@@ -51,7 +51,7 @@ def against_baseline(evidence: pl.DataFrame) -> list[Skill]:
 
     Where the evidence brings the scores of the naive forecast of ANALYSIS-4 these are used. Otherwise, for each horizon
     with a predicted scale, the better of two zero-mean normal forecasts that know past targets only, see
-    `naive.naive_crps`; the first fold is then left out.
+    `naive.naive_crps`; the first fold is then left out. Without a scale, what `naive.advantage` can compare.
 
     Returns:
         Empty where the evidence lets nothing be compared.
@@ -62,6 +62,8 @@ def against_baseline(evidence: pl.DataFrame) -> list[Skill]:
     made = [
         _from_earlier_folds(evidence, h) for h in naive.horizons(evidence.columns) if f"scale_{h}" in evidence.columns
     ]
+    if not made and (gain := naive.advantage(evidence)) is not None:
+        made = [_skill(gain.measure, gain.baseline, gain.own, gain.naive)]
     return [skill for skill in made if skill is not None]
 
 
