@@ -99,7 +99,7 @@ class MlflowSink:
         self._client.set_terminated(run_id, status="FINISHED")
 
     def _experiment(self, *, is_local: bool) -> str:
-        name = f"condor-search/{self._plan.family}"
+        name = str(self._plan.more.get("experiment") or f"condor-search/{self._plan.family}")
         found = self._client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)

@@ -22,9 +22,13 @@ from .trial import Rung
 from .validity import infeasible_reason
 
 CPU_FLOPS = 8e9
-"""Floating-point operations a second that small float32 models reach on one core here (measured order of magnitude)."""
+"""Floating-point operations a second of small float32 models on one core. It and the next three only scale times."""
 GPU_FLOPS = 100e12
-"""The same for one data-centre GPU in bfloat16 at moderate utilisation; both only scale the estimate of time."""
+"""The same for one data-centre GPU in bfloat16."""
+STEP_S = 0.015
+"""Seconds of an optimiser step besides arithmetic."""
+FOLD_S = 2.0
+"""Seconds of a fold besides training: engine, scores, curvature, checkpoint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,10 +87,20 @@ def expected_visits(n_trials: int, ladder: Sequence[Rung], milestones: Sequence[
     return [n_trials / eta ** sum(m <= rung.fold for m in milestones) for rung in ladder]
 
 
-def training_seconds(flops_a_fold: float, visits: Sequence[float], rungs_per_fold: int, *, on_gpu: bool) -> float:
-    """Return the expected seconds of training of all trials one after another, from operations of one trial's fold."""
-    rate = GPU_FLOPS if on_gpu else CPU_FLOPS
-    return sum(visits) / rungs_per_fold * flops_a_fold / rate
+def training_seconds(
+    visits: Sequence[float], rungs_per_fold: int, *, flops: float, n_steps: float, on_gpu: bool
+) -> float:
+    """Return the expected seconds of all trials one after another.
+
+    Args:
+        visits: Trials expected at each rung.
+        rungs_per_fold: Rungs of a fold.
+        flops: Floating-point operations of training one fold.
+        n_steps: Optimiser steps of one fold.
+        on_gpu: Whether trials run on a GPU.
+    """
+    arithmetic_s = flops / (GPU_FLOPS if on_gpu else CPU_FLOPS)
+    return sum(visits) / rungs_per_fold * (arithmetic_s + n_steps * STEP_S + FOLD_S)
 
 
 class Outline(Protocol):
@@ -119,7 +133,7 @@ def gather(spec: SpaceFile, config_class: Any, market: Outline, ladder: Sequence
     typical = config_class.model_validate_json(json.dumps(sizes[len(sizes) // 2].config))
     n_rows = sum(fold.n_train for fold in folds) / len(folds)
     on_gpu = spec.resources.gpus_per_trial > 0
-    flops = 3 * typical.forward_flops() * n_rows * typical.epochs
+    n_samples = n_rows * typical.epochs
     times = market.known_time
     return Plan(
         family=spec.family,
@@ -135,7 +149,13 @@ def gather(spec: SpaceFile, config_class: Any, market: Outline, ladder: Sequence
         stopping=f"asha, one in {eta} goes on" if milestones else "none",
         smallest=sizes[0],
         largest=sizes[-1],
-        seconds=training_seconds(flops, visits, spec.fidelity.rungs_per_fold, on_gpu=on_gpu),
+        seconds=training_seconds(
+            visits,
+            spec.fidelity.rungs_per_fold,
+            flops=3 * typical.forward_flops() * n_samples,
+            n_steps=n_samples / (typical.batch_size * typical.accum_steps),
+            on_gpu=on_gpu,
+        ),
         n_concurrent=spec.resources.max_concurrent or 1,
         on_gpu=on_gpu,
         points=[space.sample(generator(seed, "plan", i)) for i in range(3)],

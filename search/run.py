@@ -386,6 +386,7 @@ def _plan_file(setup: Setup, run_dir: Path, study: Study, dataset: Dataset) -> d
         "stopping": spec.search.stopping.rule,
         "n_trials": spec.budget.trials,
         "data": setup.data.source,
+        "experiment": spec.tracking.experiment,
         "constraints_sha256": header["constraints_sha256"],
     }
     write_plan(run_dir, plan)
@@ -436,6 +437,7 @@ def _write_best(setup: Setup, run_dir: Path, trial: Trial) -> None:
             "data": dict(assignment.data),
             "folds": dict(assignment.folds),
             "seed": assignment.seed,
+            "reach": {name: list(values) for name, values in assignment.reach.items()},
         }
     )
     (run_dir / "best_config.yaml").write_text(text, encoding="utf-8")

@@ -1,7 +1,7 @@
-"""Train one configuration over the folds, without ray, optuna or mlflow: `python -m trainables.train --config best_config.yaml`.
+"""Train one configuration over the folds: `python -m trainables.train --config best_config.yaml`.
 
-The same walk as in a trial of a search. Exit codes: 0 done, 1 training failed or diverged, 2 wrong input, 3 unusable data,
-4 environment or storage.
+The same walk as in a trial of a search, without ray, optuna or mlflow. Exit codes: 0 done, 1 training failed or
+diverged, 2 wrong input, 3 unusable data, 4 environment or storage.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import Field, ValidationError
 from rich.console import Console
@@ -23,9 +23,7 @@ from trainables import catalogue
 from trainables.config import StrictModel
 from trainables.data.config import DataConfig, FoldsConfig
 from trainables.errors import DataError
-
-if TYPE_CHECKING:
-    from trainables.protocol import Assignment, RungReport
+from trainables.protocol import Assignment, RungReport, TrialDiverged
 
 TRIAL_ID = "final"
 """Names the files of the trained configuration below the output folder."""
@@ -78,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         wanted = read_request(given)
         reports = train(wanted, given, console)
-    except (InputError, DataError, ImportError, OSError, ValueError, RuntimeError) as error:
+    except (InputError, DataError, ImportError, OSError, ValueError, TrialDiverged) as error:
         problems.print(f"{_one_line(error)}", style="red", markup=False, highlight=False)
         return _exit_code(error)
     console.print(_summary(reports, wanted.family))
@@ -115,22 +113,18 @@ def read_request(given: argparse.Namespace) -> TrainFile:
 
 
 def train(wanted: TrainFile, given: argparse.Namespace, console: Console) -> list[RungReport]:
-    """Train over the folds, one line of progress per rung, and return the reports of complete folds."""
+    """Train over the folds, one line of progress per fold, and return the reports of all, resumed ones included."""
+    from trainables.training.artifact import load_training_metrics
     from trainables.training.walk import run_trial
 
-    reports = []
     for report in run_trial(assignment(wanted, given)):
-        epoch = f"{report.share:.0%} of the epochs"
-        console.print(f"fold {report.fold}: {epoch}, val_loss {report.metrics['val_loss']:.5f}, {report.seconds:.1f} s")
-        if report.share == 1.0:
-            reports.append(report)
-    return reports
+        console.print(f"fold {report.fold}: val_loss {report.metrics['val_loss']:.5f}, {report.seconds:.1f} s")
+    return load_training_metrics(given.out / "checkpoints" / TRIAL_ID)
 
 
 def assignment(wanted: TrainFile, given: argparse.Namespace) -> Assignment:
     """Return what the walk is given: every fold, one rung each."""
     from trainables.data.loader import outline
-    from trainables.protocol import Assignment
 
     n_planned = len(outline(wanted.data, wanted.folds).plan.windows)
     n_folds = min(n_planned, given.n_folds or wanted.n_folds or n_planned)
@@ -191,8 +185,11 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _problem(where: object, problem: Any) -> str:
-    path = ".".join(map(str, problem["loc"])) or "file"
-    return f"{where}: {path}: {problem['msg']}, found {problem.get('input')!r}; correct it"
+    """Return one line of a validation error; a rule over several fields names what it found itself."""
+    message = problem["msg"].removeprefix("Value error, ")
+    if not problem["loc"]:
+        return f"{where}: {message}"
+    return f"{where}: {'.'.join(map(str, problem['loc']))}: {message}, found {problem['input']!r}; correct it"
 
 
 def _one_line(error: BaseException) -> str:

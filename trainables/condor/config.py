@@ -386,10 +386,5 @@ class CondorConfig(FamilyConfig):
 _BUILT: Mapping[str, tuple[Any, ...]] = {
     "sequence_axis": ("time",),
     "label_mode": ("soft_hindsight", "argmax_hindsight"),
-    "loss": ("base",),
 }
-"""Fields of which only some values have code, with those values.
-
-The composite loss itself is written (`losses.CompositeCondorLoss`); what it lacks is a training plan that keeps runs of
-`consecutive_rows` rows together, without which it would be computed over shuffled rows and mean nothing (C-48).
-"""
+"""Fields of which only some values have code, with those values."""

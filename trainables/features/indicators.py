@@ -166,11 +166,20 @@ def bollinger(close: Float, first: Int, n: int, width: float) -> tuple[Float, Fl
     return middle - half, middle, middle + half
 
 
+def highest(x: Float, first: Int, n: int) -> Float:
+    """Return the largest of the last n values. TA-Lib MAX; finite input."""
+    return by_run(lambda run: talib.MAX(run, n), first, x) if n > 1 else np.array(x)
+
+
+def lowest(x: Float, first: Int, n: int) -> Float:
+    """Return the smallest of the last n values. TA-Lib MIN; finite input."""
+    return by_run(lambda run: talib.MIN(run, n), first, x) if n > 1 else np.array(x)
+
+
 def stochastic(high: Float, low: Float, close: Float, first: Int, n: int, d_n: int) -> tuple[Float, Float]:
     """Return %K, 50 where the range is flat, and %D, its mean over d_n bars (IND-7)."""
-    highest = by_run(lambda run: talib.MAX(run, n), first, high)
-    lowest = by_run(lambda run: talib.MIN(run, n), first, low)
-    k = ratio(100.0 * (close - lowest), highest - lowest, 50.0)
+    bottom = lowest(low, first, n)
+    k = ratio(100.0 * (close - bottom), highest(high, first, n) - bottom, 50.0)
     return k, rolling_mean(k, first, d_n)
 
 

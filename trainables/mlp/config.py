@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -67,7 +68,7 @@ class MlpConfig(FamilyConfig):
     def n_parameters(self) -> int:
         """Return the exact number of trainable parameters (MLP-1)."""
         widths = (self.n_inputs, *self.hidden_widths, 1)
-        linear = sum((before + 1) * after for before, after in zip(widths, widths[1:], strict=False))
+        linear = sum((before + 1) * after for before, after in pairwise(widths))
         return linear + 2 * sum(widths[:-1])
 
     def memory_bytes(self) -> int:
@@ -76,7 +77,7 @@ class MlpConfig(FamilyConfig):
 
     def forward_flops(self) -> float:
         widths = (self.n_inputs, *self.hidden_widths, 1)
-        return 2.0 * sum(before * after for before, after in zip(widths, widths[1:], strict=False))
+        return 2.0 * sum(before * after for before, after in pairwise(widths))
 
     @classmethod
     def scored_lookback(cls, reach: Mapping[str, tuple[Any, ...]]) -> int:

@@ -65,6 +65,7 @@ class FoldTraining:
             accum_steps=config.accum_steps,
             epochs=config.epochs,
             seed=fold_seed,
+            run_length=config.consecutive_rows,
         )
         seed_all(fold_seed)
         self._judge = family.build_model(config, dataset.feature_names).to(device).eval()
@@ -74,7 +75,7 @@ class FoldTraining:
         self._stability = Stability()
 
     def train_to(self, share: float) -> dict[str, float]:
-        """Train until `share` of the fold's steps is done; return the mean training objective of the steps now taken."""
+        """Train until `share` of the fold's steps is done; return the mean objective of the steps now taken."""
         target = round(share * self.plan.n_steps)
         objective = train_steps(
             self._engine,

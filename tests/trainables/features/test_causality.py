@@ -94,6 +94,15 @@ def test_nothing_after_a_bar_moves_anything_up_to_it(family: str, per_session: i
     assert_same(values_of(family, market), everything(family, per_session), t)
 
 
+def test_the_guard_catches_a_feature_that_looks_one_bar_ahead() -> None:
+    market, t = market_of("nq", 1), 200
+    changed = randomised_after(market, t, seed=t)
+    found, expected = ({"leak": np.roll(m.close, -1)} for m in (changed, market))
+    with pytest.raises(AssertionError, match="leak"):
+        assert_same(found, expected, t)
+    assert_same({"leak": changed.close}, {"leak": market.close}, t)
+
+
 @pytest.mark.requirement("DATA-30")
 @pytest.mark.parametrize(("family", "per_session", "t"), MOMENTS)
 def test_a_market_that_ends_early_gives_the_same_values(family: str, per_session: int, t: int) -> None:

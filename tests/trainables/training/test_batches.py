@@ -43,6 +43,24 @@ def test_rows_of_a_step_depend_on_seed_and_step_alone():
     assert not np.array_equal(there[0], there[forwards.steps_per_epoch])
 
 
+@given(n=st.integers(8, 200), run=st.integers(2, 4), accum=st.integers(1, 2), seed=st.integers(0, 9))
+def test_runs_stay_whole_and_in_time_order(n, run, accum, seed):
+    rows = np.arange(n) * 3
+    plan = StepPlan(rows, batch_size=2 * run + 1, accum_steps=accum, epochs=2, seed=seed, run_length=run)
+    micro_batches = [rows for step in range(plan.steps_per_epoch) for rows in plan.micro_batches(step)]
+    for batch in micro_batches:
+        assert len(batch) % run == 0
+        assert len(batch) <= 2 * run
+        assert (np.diff(batch.reshape(-1, run), axis=1) == 3).all()
+    seen = np.concatenate(micro_batches)
+    assert len(np.unique(seen)) == len(seen) == n // run * run
+
+
+def test_a_micro_batch_smaller_than_a_run_is_refused():
+    with pytest.raises(ValueError, match="at least one run of 16 rows, found 8"):
+        StepPlan(np.arange(100), batch_size=8, accum_steps=1, epochs=1, seed=0, run_length=16)
+
+
 def test_fewer_rows_than_micro_batches_are_refused():
     with pytest.raises(ValueError, match=r"training rows \(3\), found 4"):
         StepPlan(np.arange(3), batch_size=8, accum_steps=4, epochs=1, seed=0)

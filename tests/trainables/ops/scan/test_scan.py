@@ -223,7 +223,6 @@ def test_chunks_and_blocks_cover_the_length_evenly(length):
     assert block * -(-chunk // block) >= chunk
 
 
-@pytest.mark.requirement("TRAIN-17")
 def test_kernels_that_are_missing_name_the_remedy():
     with pytest.raises(ImportError, match="extra `gpu`"):
         import trainables.ops.scan.fused  # noqa: F401
