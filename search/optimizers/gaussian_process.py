@@ -54,11 +54,11 @@ class Prior:
         log_noise_spread: Its standard deviation.
     """
 
-    log_length: float = 0.0
-    length_spread: float = 1.5
+    log_length: float = -0.5
+    length_spread: float = 1.0
     log_scale_spread: float = 1.0
-    log_noise: float = math.log(1e-3)
-    log_noise_spread: float = 2.0
+    log_noise: float = math.log(1e-5)
+    log_noise_spread: float = 3.0
 
 
 def fit_kernel(
@@ -227,5 +227,5 @@ def _prior_of_logs(prior: Prior, n_groups: int) -> tuple[Array, Array]:
     """Return mean and standard deviation of the logarithms of weights, scale and noise."""
     log_length = prior.log_length + 0.5 * math.log(max(n_groups, 1))
     centre = np.concatenate([np.full(n_groups, -2 * log_length), [0.0, prior.log_noise]])
-    spread = [np.full(n_groups, 2 * prior.length_spread), [prior.log_scale_spread, prior.log_noise_spread]]
-    return centre, np.concatenate(spread)
+    of_weights = np.full(n_groups, 2 * prior.length_spread)
+    return centre, np.concatenate([of_weights, [prior.log_scale_spread, prior.log_noise_spread]])

@@ -45,7 +45,7 @@ class Genome:
     def express(self, genes: Array) -> Array:
         """Return (m, d) genes as centres of allowed values, NaN where the parameter does not exist."""
         snapped = self.snap(genes)
-        exists: dict[str, Array] = {}
+        exists: dict[str, NDArray[np.bool_]] = {}
         for name in self.space.free:
             exists[name] = np.ones(len(genes), bool)
             for parent, column, ranks in self._conditions[name]:
@@ -77,7 +77,7 @@ class Genome:
         """Return (m, q) inputs of a surrogate; column j belongs to gene `groups[j]`.
 
         An ordered gene is itself, and 1/2 where it does not exist: its parent, which is an input too, tells those
-        apart. A choice is a unit vector over root 2, so that two values are at distance 1, and 0 where it does not exist.
+        apart. A choice is a unit vector over root 2, so that two values are at distance 1; 0 where it does not exist.
         """
         columns = []
         for column, size in enumerate(self._sizes):
@@ -92,7 +92,9 @@ class Genome:
 
     def encode(self, config: Config) -> Array:
         """Return the (d,) genes of a config, NaN where a parameter does not exist."""
-        return np.array([k.to_unit(config[n]) if n in config else np.nan for n, k in zip(self.names, self.kinds, strict=True)])
+        return np.array(
+            [k.to_unit(config[n]) if n in config else np.nan for n, k in zip(self.names, self.kinds, strict=True)]
+        )
 
     def decode(self, genes: Array) -> dict[str, Any]:
         """Return the config of (d,) genes; NaN stands for the middle."""
