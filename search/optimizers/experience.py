@@ -211,7 +211,7 @@ class _Rows:
 
 
 def _cells(trial: Trial, objective: Objective, wanted: Mapping[Cell, float] | None = None) -> dict[Cell, float]:
-    """Return the signed value of each wanted cell; with None of each complete fold, or of the newest cells if none is."""
+    """Return the signed value of each wanted cell; None: of each complete fold, or of the newest cells if none is."""
     chosen: Sequence[Observation] = trial.observations
     if wanted is None:
         chosen = tuple((trial.by_fold() or trial.latest_by_fold()).values())

@@ -52,7 +52,7 @@ def plain(losses: Array, variances: Array) -> Target:
 
 
 def log_gap(losses: Array, variances: Array) -> Target:
-    """Return the softened logarithm of the distance to the best, in units of the median's: it sees more near the best."""
+    """Return the softened logarithm of the distance to the best, in units of the median's: the near end counts more."""
     gap = losses - losses.min()
     unit = float(np.median(gap)) or 1.0
     return _standard(np.log(gap / unit + SOFTENING), 1 / (gap + SOFTENING * unit), variances)

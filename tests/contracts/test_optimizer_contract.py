@@ -25,7 +25,7 @@ from tests.search.toy_search import OBJECTIVES, ONE_POINT, SMOOTH, SPACE, loss_o
 
 OPTIMIZERS = {
     "random": {},
-    "evolutionary_bayesian": {"n_startup": 3},
+    "evolutionary_bayesian": {"n_startup": 2},
     "qmc": {},
     "tpe": {"n_startup": 5},
     "gp": {"n_startup": 5},
