@@ -3,8 +3,8 @@
     python benchmarks/search_quality.py --tables FOLDER [--quick] [--optimizers a,b] [--seeds 10] [--trials 100]
 
 FOLDER (or the environment variable HPO_TABLES) holds `tasks.py`: `TASKS`, and `get(name)` with `space`, `eval`,
-`stat_worst` and, for surrogates, `eval_many`. `name:flat` searches the space without its conditions, as peers are measured
-elsewhere; `name@3` takes 3 seeds. Prints one line of JSON; regret is (value - best) / (worst - best) in percent, best
+`stat_worst` and, for surrogates, `eval_many`. `name:flat` searches the space without its conditions, as peers are often
+measured; `name@3` takes 3 seeds. Prints one line of JSON; regret is (value - best) / (worst - best) in percent, best
 being that of long runs of differential evolution or of the whole table. Progress goes to stderr.
 """
 

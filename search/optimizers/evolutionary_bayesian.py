@@ -49,7 +49,7 @@ class Settings:
         n_points: Most results that a surrogate holds.
     """
 
-    n_startup: int = 6
+    n_startup: int = 4
     n_elites: int = 8
     tournament: int = 3
     n_candidates: int = 300
@@ -103,7 +103,7 @@ class EvolutionaryBayesian:
         if screen.explains and rng.random() < self.settings.surrogate_share:
             brood, scores = self._bred_on(brood, screen, rng)
             return self._proposal(brood, scores, screen, elites, "surrogate")
-        children = brood.taken(np.flatnonzero(brood.parents[:, 0] != brood.parents[:, 1]))
+        children = brood.taken(np.arange(len(brood.genes) // 2))
         chances = screen.log_trainable(children.genes) + rng.gumbel(size=len(children.genes))
         return self._proposal(children, chances, screen, elites, "child")
 
@@ -120,7 +120,7 @@ class EvolutionaryBayesian:
         return next((row for row in expressed if not self._experience.is_known(row)), expressed[0])
 
     def _first_brood(self, screen: Screen, elites: Indices, rng: np.random.Generator) -> Brood:
-        """Return half children of two elites, a quarter relatives of the three best, and a quarter fresh configs."""
+        """Return children of two elites (the first half), relatives of the three best, and as many fresh configs."""
         genes, strengths = screen.results.genes[elites], screen.results.strengths[elites]
         quarter, settings = self.settings.n_candidates // 4, self.settings
         first, second = (tournament(len(genes), 2 * quarter, settings.tournament, rng) for _ in range(2))

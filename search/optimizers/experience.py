@@ -159,9 +159,11 @@ class Experience:
         loss = objective.loss(trial)
         assert loss is not None
         own = _cells(trial, objective)
-        if trial.state is TrialState.COMPLETE:
-            return loss, _spread(list(own.values()), self._effects(own, objective)[0])
+        if trial.state is TrialState.COMPLETE and len(own) < 2:
+            return loss, 0.0
         effects, errors = self._effects(own, objective)
+        if trial.state is TrialState.COMPLETE:
+            return loss, _spread(list(own.values()), effects)
         if not effects:
             return loss, 0.0
         mean = float(np.mean([own[cell] - effect for cell, effect in effects.items()]))
