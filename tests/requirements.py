@@ -23,7 +23,9 @@ def main() -> int:
         n_proven += is_proven
         needs = sorted({need for row in table[name].values() for need in row["needs"]})
         note = f"  needs a {' and a '.join(needs)}" if needs else ""
-        print(f"{'proven' if is_proven else 'OPEN  '}  {name:<14} {outcomes.count('passed')} of {len(outcomes)} tests{note}")
+        print(
+            f"{'proven' if is_proven else 'OPEN  '}  {name:<14} {outcomes.count('passed')} of {len(outcomes)} tests{note}"
+        )
     print(f"{n_proven} of {len(table)} marked requirements are proven")
     return 0
 

@@ -23,6 +23,8 @@ from search.trial import Observation, Trial, TrialState
 Cell = tuple[int, float]
 FIRST_STRENGTH = 0.1
 """Mutation strength of a config that no mutation made, as a share of a gene's range."""
+LARGEST_LOSS = 1e100
+"""Losses beyond this count as this, so that their squares are finite."""
 N_WINDOW = 128
 """Newest complete trials that partial ones are compared to."""
 
@@ -158,6 +160,7 @@ class Experience:
         """Return the loss over the whole ladder and its variance."""
         loss = objective.loss(trial)
         assert loss is not None
+        loss = _bounded(loss)
         own = _cells(trial, objective)
         if trial.state is TrialState.COMPLETE and len(own) < 2:
             return loss, 0.0
@@ -175,7 +178,7 @@ class Experience:
         known = [(loss, cells) for loss, cells in peers if loss is not None and len(cells) == len(own)]
         if not known:
             return {}, []
-        rest = np.array([[cells[cell] - loss for cell in own] for loss, cells in known])
+        rest = np.array([[cells[cell] - _bounded(loss) for cell in own] for loss, cells in known])
         effects = rest.mean(axis=0)
         errors = (rest - effects).mean(axis=1)
         return dict(zip(own, map(float, effects), strict=True)), [float(e) for e in errors]
@@ -218,8 +221,13 @@ def _cells(trial: Trial, objective: Objective, wanted: Mapping[Cell, float] | No
     if wanted is None:
         chosen = tuple((trial.by_fold() or trial.latest_by_fold()).values())
     sign = 1.0 if objective.direction == "min" else -1.0
-    found = {(o.fold, o.share): sign * o.metrics[objective.metric] for o in chosen if objective.metric in o.metrics}
+    values = [(o.fold, o.share, o.metrics[objective.metric]) for o in chosen if objective.metric in o.metrics]
+    found = {(fold, share): sign * _bounded(value) for fold, share, value in values}
     return found if wanted is None else {cell: found[cell] for cell in wanted if cell in found}
+
+
+def _bounded(loss: float) -> float:
+    return min(max(loss, -LARGEST_LOSS), LARGEST_LOSS)
 
 
 def _spread(values: Sequence[float], effects: Mapping[Cell, float]) -> float:

@@ -30,6 +30,8 @@ from search.optimizers.scalarisation import scalarised
 
 FIT_STEPS = 40
 """Most steps of L-BFGS; the fit starts at the mode of the prior."""
+LARGEST_ERROR = 1e3
+"""Standard errors of a result beyond this, in units of the spread of all, count as this: it says nothing anyway."""
 LEAST_TO_JUDGE = 20
 """With fewer results left-out predictions say too little to turn the surrogate off."""
 
@@ -218,4 +220,5 @@ def telling_rows(genome: Genome, results: Results, losses: Array, n_most: int) -
 def _standard(values: Array, slopes: Array, variances: Array) -> Target:
     """Return values at mean 0 and variance 1; `slopes` is what the view did to small differences."""
     unit = float(values.std()) or 1.0
-    return Target((values - values.mean()) / unit, variances * (slopes / unit) ** 2)
+    errors = np.minimum(np.sqrt(variances) * slopes / unit, LARGEST_ERROR)
+    return Target((values - values.mean()) / unit, errors**2)

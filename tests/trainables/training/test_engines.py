@@ -19,7 +19,9 @@ CPU = torch.device("cpu")
 N_STEPS = 6
 STAGES = [("plain", 0), ("deepspeed", 0), ("deepspeed", 1), ("deepspeed", 2), ("deepspeed", 3)]
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning")  # DeepSpeed's stage 3 calls torch's old names
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*is deprecated:FutureWarning"
+)  # DeepSpeed's stage 3 calls torch's old names
 
 
 def make_engine(kind: str, **changes):
@@ -60,7 +62,9 @@ def test_the_plain_engine_is_adamw_with_clipping():
 @pytest.mark.parametrize("kind", ["plain", "deepspeed"])
 def test_two_unequal_micro_batches_equal_one_large_batch(kind):
     halves = toy_batches(3)
-    whole = [[Batch(windows=torch.cat([b.windows for b in s]), targets=torch.cat([b.targets for b in s]))] for s in halves]
+    whole = [
+        [Batch(windows=torch.cat([b.windows for b in s]), targets=torch.cat([b.targets for b in s]))] for s in halves
+    ]
     two, one = make_engine(kind), make_engine(kind, accum_steps=1, batch_size=16)
     assert losses(train(two, halves)) == pytest.approx(losses(train(one, whole)), rel=1e-5)
     for name, weight in two.weights().items():
