@@ -1,7 +1,7 @@
 """MLflow as a sink of `analysis.tracking`; the only file that imports mlflow.
 
-One run for the search, a child for each trial, made when the trial has ended. `python -m analysis.mlflow_tracker RUN_DIR
-[--uri URI]` sends what the journal holds and the server does not know yet.
+One run for the search, a child for each trial, made when the trial has ended.
+`python -m analysis.mlflow_tracker RUN_DIR [--uri URI]` sends what the journal holds and the server does not know yet.
 """
 
 from __future__ import annotations
@@ -15,24 +15,26 @@ import math
 import os
 import sqlite3
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault(
-    "MLFLOW_DISABLE_TELEMETRY", "true"
-)  # read at import; what is searched for here is nobody's business
+# Read by MLflow at import: what is searched for here is nobody else's business.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
-from mlflow.entities import Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-from mlflow.tracking import MlflowClient
+with warnings.catch_warnings():  # MLflow's models use a loader that SQLAlchemy 2.1 has deprecated
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from mlflow.entities import Metric, Param, Run
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    from mlflow.tracking import MlflowClient
 
 from analysis.run_folder import Plan, RunFolderError, read_plan
-from analysis.tracking import Mirror, Rejected, TrialRecord, target_name
+from analysis.tracking import DATABASE, Rejected, TrialRecord, start, target_name
 
-DATABASE, ARTIFACTS = "mlflow.db", "mlartifacts"
+ARTIFACTS = "mlartifacts"
 FILES = ("report.html", "ranking.csv", "trials.parquet", "folds.parquet", "plan.json", "space.yaml", "best_config.yaml")
 """Files of the run folder that become artifacts of the search's run; evidence is too large and stays in the folder."""
 MOST_METRICS, MOST_PARAMETERS, LONGEST_TEXT = 60, 100, 500
@@ -97,7 +99,7 @@ class MlflowSink:
         self._client.set_terminated(run_id, status="FINISHED")
 
     def _experiment(self, *, is_local: bool) -> str:
-        name = f"condor-search/{self._plan.family}"
+        name = str(self._plan.more.get("experiment") or f"condor-search/{self._plan.family}")
         found = self._client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
@@ -177,7 +179,7 @@ def _plan_tags(plan: Plan) -> dict[str, str]:
 
 
 def _create_database(run_dir: Path) -> None:
-    """Make the database whole under another name first: two clients at once, or a kill halfway, ruin an MLflow database."""
+    """Make the database whole under another name: two clients at once, or a kill halfway, ruin an MLflow database."""
     for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.store.tracking.sqlalchemy_store"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     with _exclusive(run_dir / f".{DATABASE}.lock"):
@@ -227,9 +229,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RunFolderError as error:
         print(f"mlflow: {error}", file=sys.stderr)
         return 2
-    mirror = Mirror(given.run_dir, lambda: MlflowSink(given.run_dir, given.uri), target=target_name(given.uri))
-    mirror.replay(events)
-    unsent = mirror.finish(given.timeout_s)
+    tracker = start(given.run_dir, uri=given.uri)
+    tracker.replay(events)
+    unsent = tracker.finish(given.timeout_s)
     print(f"{target_name(given.uri)}: {'all sent' if not unsent else f'{unsent} unsent'}")
     return 1 if unsent else 0
 

@@ -21,13 +21,15 @@ from typing import Any, Protocol
 from analysis.atomic import write_text
 from analysis.measures.folds import FoldMean, over_folds
 
+DATABASE = "mlflow.db"
+"""File of the run folder that results go to where no URI is given."""
 CURSOR = "tracking.json"
 """File of the run folder that holds, for each target, the number of the last event whose trial was sent."""
 _log = logging.getLogger(__name__)
 
 
 class Tracker(Protocol):
-    """Where a search is shown while it runs. No method blocks longer than it says, and none raises for a dead server."""
+    """Where a search is shown while it runs. No method blocks longer than it says; none raises for a dead server."""
 
     def replay(self, events: Iterable[Mapping[str, Any]]) -> None:
         """Take in the whole journal, before anything is submitted; trials that were sent already are not sent again."""
@@ -179,7 +181,7 @@ class Mirror:
         self._trials = Trials()
         self._queue: deque[TrialRecord | None] = deque()  # None stands for the end of the search
         self._changed = threading.Condition()
-        self._hurry = False
+        self._hurry = self._is_over = False
         self._sent = _read_cursors(run_dir).get(target, 0)
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
         self._thread.start()
@@ -210,6 +212,9 @@ class Mirror:
         with self._changed:
             self._queue.append(None)
         unsent = self.flush(timeout_s)
+        with self._changed:
+            self._is_over = self._hurry = True
+            self._changed.notify_all()
         if unsent:
             _log.warning(
                 "tracking: %d items are not sent to %s; they wait in the journal: python -m analysis.mlflow_tracker %s",
@@ -224,9 +229,11 @@ class Mirror:
         wait_s = 0.0
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: bool(self._queue))
+                self._changed.wait_for(lambda: self._queue or self._is_over)
                 if wait_s:  # after a failure; `flush` asks for an attempt at once
                     self._changed.wait_for(lambda: self._hurry, wait_s)
+                if self._is_over:
+                    return
                 self._hurry = False
                 item = self._queue[0]
             try:
@@ -247,8 +254,6 @@ class Mirror:
             with self._changed:
                 self._queue.popleft()
                 self._changed.notify_all()
-            if item is None:
-                return
 
     def _pass_on(self, sink: Sink, item: TrialRecord | None) -> None:
         if item is None:
@@ -274,13 +279,15 @@ def start(run_dir: Path, *, uri: str | None = None) -> Tracker:
         sink: Sink = importlib.import_module("analysis.mlflow_tracker").MlflowSink(run_dir, uri)
         return sink
 
+    if uri is None and not (run_dir / DATABASE).exists():
+        write_cursor(run_dir, DATABASE, 0)  # a database that was deleted is filled anew
     return Mirror(run_dir, connect, target=target_name(uri))
 
 
 def target_name(uri: str | None) -> str:
     """Return a URI without user and password; `mlflow.db` for none."""
     if uri is None:
-        return "mlflow.db"
+        return DATABASE
     scheme, separator, rest = uri.partition("://")
     host, slash, path = rest.partition("/")
     return scheme + separator + host.rpartition("@")[2] + slash + path

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import secrets
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -18,7 +20,7 @@ import ray
 import ray._private.worker as ray_worker
 
 from cluster.errors import ClusterError
-from cluster.resources import Node, ResourceSettings, threads_per_trial
+from cluster.resources import Node, ResourceSettings
 from cluster.worker import worker_environment
 
 logger = logging.getLogger(__name__)
@@ -28,37 +30,41 @@ OBJECT_STORE_BYTES = 80 * 2**20
 """Just above Ray's minimum: trials exchange small messages only, and containers have little shared memory."""
 LONGEST_TEMPORARY_FOLDER = 35
 """Characters: Ray's socket names below it must stay under the 107 bytes that a Unix socket address may have."""
+CONNECT_SECONDS = 10.0
+"""How long a named cluster may take to accept a connection."""
 RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-"""No telemetry; no tracebacks of calls whose result nobody waits for any more; no advice about future versions."""
+"""No telemetry, and no tracebacks of calls whose result nobody waits for any more."""
 
 
 @contextmanager
 def ray_session(settings: ResourceSettings) -> Iterator[tuple[Node, ...]]:
     """Connect to Ray for as long as the block runs and yield the machines of the cluster.
 
-    The address is `settings.ray_address`, else RAY_ADDRESS (which `ray job submit` sets), else a private Ray on this
-    machine: a Ray that happens to run here is never joined unasked. A private Ray gets a token that only this process
-    and its children know, keeps its files in a temporary folder, and is gone after the block. A cluster's own
-    authentication is never changed.
+    The address is `settings.ray_address`; where that is `local`, RAY_ADDRESS (which `ray job submit` sets) overrules
+    it, and without either a private Ray starts on this machine: one that happens to run here is never joined unasked.
+    A private Ray gets a token that only this process and its children know, keeps its files in a temporary folder,
+    and is gone after the block. A cluster's own authentication is never changed.
 
     Raises:
         ClusterError: Ray cannot be started or reached.
     """
-    address = settings.ray_address or os.environ.get("RAY_ADDRESS") or LOCAL
+    address = settings.ray_address
+    if address == LOCAL:
+        address = os.environ.get("RAY_ADDRESS") or LOCAL
     if address.startswith("ray://"):
         raise ClusterError(
             f"ray address: expected HOST:PORT, auto or {LOCAL}, found {address}; the Ray client cannot carry a search: "
             "run this command under `ray job submit`"
         )
+    _check_that_it_answers(address)
     folder = _temporary_folder()
     try:
         with environment(RAY_ENVIRONMENT), _raylet_news_to_log():
-            _connect(address, settings, folder)
             try:
+                _connect(address, settings, folder)
                 yield _nodes()
             finally:
                 ray.shutdown()
@@ -97,28 +103,25 @@ def _raylet_news_to_log() -> Iterator[None]:
         ray_worker.print_to_stdstream = before
 
 
-def variables_for_workers(threads: int, *, is_local: bool, environ: Mapping[str, str]) -> dict[str, str]:
+def variables_for_workers(threads: int, environ: Mapping[str, str]) -> dict[str, str]:
     """Return what the worker processes get: limits, and where our packages are.
 
-    On a named cluster a variable that the job already has is left to the job: its runtime environment carries it to
-    the workers, and Ray refuses a second value.
+    What the runtime environment of a submitted job sets is left to it: Ray carries that to the workers by itself, and
+    refuses a second value. A job's working directory is where its workers find our packages, on each machine anew.
     """
-    root = str(Path(__file__).resolve().parents[1])
-    variables = {**worker_environment(threads), "PYTHONPATH": root}
-    if not is_local:
-        return {name: value for name, value in variables.items() if name not in environ}
-    if environ.get("PYTHONPATH"):
-        variables["PYTHONPATH"] = os.pathsep.join((root, environ["PYTHONPATH"]))
-    return variables
+    path = [str(Path(__file__).resolve().parents[1]), environ.get("PYTHONPATH", "")]
+    variables = {**worker_environment(threads), "PYTHONPATH": os.pathsep.join(filter(None, path))}
+    job = json.loads(environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("runtime_env") or {}
+    left_to_job = set(job.get("env_vars") or ()) | ({"PYTHONPATH"} if "working_dir" in job else set())
+    return {name: value for name, value in variables.items() if name not in left_to_job}
 
 
 def _connect(address: str, settings: ResourceSettings, folder: str) -> None:
-    is_local = address == LOCAL
     options: dict[str, Any] = {}
-    if is_local:
+    if address == LOCAL:
         _give_private_token()
         options = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES, "_temp_dir": folder}
-    variables = variables_for_workers(threads_per_trial(settings), is_local=is_local, environ=os.environ)
+    variables = variables_for_workers(settings.threads, os.environ)
     handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
@@ -132,6 +135,17 @@ def _connect(address: str, settings: ResourceSettings, folder: str) -> None:
         raise ClusterError(_unreachable(address, error)) from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)  # Ray had put its own there
+
+
+def _check_that_it_answers(address: str) -> None:
+    """Knock at HOST:PORT: where nobody listens, Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        raise ClusterError(_unreachable(address, error)) from error
 
 
 def _give_private_token() -> None:

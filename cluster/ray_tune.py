@@ -22,6 +22,7 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from cluster.errors import ClusterError
 from cluster.ray_session import environment, ray_session
 from cluster.resources import ResourceSettings, cluster_concurrency
 from cluster.worker import TrialActor, encode_assignment
@@ -92,7 +93,7 @@ def run_study(
 
     Raises:
         ResourceError: A trial needs more than any machine has; nothing was started.
-        ClusterError: Ray cannot be started or reached.
+        ClusterError: Ray cannot be started or reached, or cannot start workers.
         Exception: Whatever the study, `make_assignment`, `on_tick` or `deadline` raise.
     """
     with ray_session(resources) as nodes:
@@ -104,9 +105,10 @@ def run_study(
             try:
                 _tuner(placing, ticker, resources, Path(folder)).fit()
             except Exception:
-                if placing.error is not None:
-                    raise placing.error from None  # Tune wraps what its callbacks raise into text
-                raise
+                if placing.error is None:
+                    raise
+        if placing.error is not None:
+            raise placing.error  # as it was: Tune turns what its callbacks raise into text
     return placing.ending
 
 
@@ -159,18 +161,25 @@ class Placing:
         decision = self._study.observe(trial_id, Observation(**message["report"]), message["attempt"])
         return decision is Decision.CONTINUE and not message["is_last"]
 
-    def worker_died(self, tune_id: str, cause: str) -> None:
-        """Keep the trial for another start, or end it as lost where it had its share of starts."""
+    def worker_died(self, tune_id: str, cause: str, *, in_creation: bool = False) -> None:
+        """Keep the trial for another start, or end it as lost where it had its share of starts.
+
+        Raises:
+            ClusterError: Workers die in their creation, before they see a trial: that is no trial's fault.
+        """
         trial = self._live.pop(tune_id, None)
         if trial is None:
             return  # the study had ended it before
         self._deaths[trial.trial_id] += 1
         deaths = self._deaths[trial.trial_id]
-        logger.warning(
-            "trial %s: its worker died (%d of %d allowed): %s", trial.trial_id, deaths, self._max_failures, cause
-        )
+        logger.warning("trial %s: its worker died for the %d. time: %s", trial.trial_id, deaths, cause)
         if deaths <= self._max_failures:
             self._again.append(trial)
+        elif in_creation:
+            raise ClusterError(
+                f"ray: a worker could not start, {deaths} times for trial {trial.trial_id}: {cause}; check that every "
+                "machine of the cluster has this checkout and its packages, then go on with --resume"
+            )
         else:
             reason = f"its worker died {deaths} times, {self._max_failures} restarts are allowed: {cause}"
             self._study.finish(trial.trial_id, TrialState.LOST, reason)
@@ -233,8 +242,10 @@ class StudyScheduler(FIFOScheduler):
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        path = trial.error_file
+        text = Path(path).read_text(errors="replace") if path and Path(path).exists() else ""
         with self._placing.remembering():
-            self._placing.worker_died(trial.trial_id, _cause_of_death(trial.error_file))
+            self._placing.worker_died(trial.trial_id, _cause_of_death(text), in_creation="creation task" in text)
 
     def choose_trial_to_run(self, tune_controller: Any) -> None:
         """Leave the order to Tune's queue, first come first served, which spares a walk over all trials."""
@@ -315,8 +326,7 @@ def _signals(placing: Placing) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _cause_of_death(error_file: str | None) -> str:
-    """Return the line of Tune's error file that says why: the last one that is not part of an indented detail."""
-    text = Path(error_file).read_text(errors="replace") if error_file and Path(error_file).exists() else ""
+def _cause_of_death(text: str) -> str:
+    """Return the line of a Ray error that says why: the last one that is not part of an indented detail."""
     lines = [line for line in text.splitlines() if line.strip() and not line[0].isspace()]
     return lines[-1][:LONGEST_CAUSE] if lines else "cause unknown"

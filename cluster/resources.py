@@ -25,7 +25,9 @@ class ResourceSettings(Protocol):
     @property
     def max_failures(self) -> int: ...
     @property
-    def ray_address(self) -> str | None: ...
+    def ray_address(self) -> str: ...
+    @property
+    def threads(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,11 +63,6 @@ def cluster_concurrency(settings: ResourceSettings, nodes: Sequence[Node]) -> in
     if slots == 0:
         raise ResourceError(_unschedulable(settings, nodes))
     return min(slots, settings.max_concurrent or slots)
-
-
-def threads_per_trial(settings: ResourceSettings) -> int:
-    """Return the thread limit of a trial: its whole processors, at least one."""
-    return max(1, math.floor(settings.cpus_per_trial))
 
 
 def memory_shortfall(estimate_bytes: int, *, device_bytes: int, n_sharing: int = 1) -> str:

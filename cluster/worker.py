@@ -30,13 +30,17 @@ LONGEST_REASON = 300
 
 
 def worker_environment(threads: int) -> dict[str, str]:
-    """Return the variables that a worker process must have before numpy or torch is imported (TRAIN-10, CLUSTER-3)."""
+    """Return the variables that a worker process must have before numpy or torch is imported (TRAIN-10, CLUSTER-3).
+
+    A trial that was given no GPU shall see none, lest several use one behind Ray's back: Ray must be told so.
+    """
     limits = ("OMP", "MKL", "OPENBLAS", "NUMEXPR")
     return {
         **{f"{name}_NUM_THREADS": str(threads) for name in limits},
         "NUMBA_NUM_THREADS": str(threads),
         "POLARS_MAX_THREADS": str(threads),
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     }
 
 

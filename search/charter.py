@@ -136,9 +136,9 @@ def refuse_differences(path: str, found: Mapping[str, Any], given: Mapping[str, 
     was, now = found["study"], given["study"]
     before, after = was["space"]["parameters"], now["space"]["parameters"]
     changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-    if changed:
+    if was["space"]["fingerprint"] != now["space"]["fingerprint"]:
         raise SpaceError(
-            f"{path}: expected the space of this run, found another in {', '.join(changed)}; "
+            f"{path}: expected the space of this run, found another in {', '.join(changed) or 'its order'}; "
             "use the space of the run, or start a new one with --out"
         )
     keys = [key for key in now if key not in EXTENDABLE and was.get(key) != now[key]]

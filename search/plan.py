@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,9 +22,13 @@ from .trial import Rung
 from .validity import infeasible_reason
 
 CPU_FLOPS = 8e9
-"""Floating-point operations a second that small float32 models reach on one core here (measured order of magnitude)."""
+"""Floating-point operations a second of small float32 models on one core. It and the next three only scale times."""
 GPU_FLOPS = 100e12
-"""The same for one data-centre GPU in bfloat16 at moderate utilisation; both only scale the estimate of time."""
+"""The same for one data-centre GPU in bfloat16."""
+STEP_S = 0.015
+"""Seconds of an optimiser step besides arithmetic."""
+FOLD_S = 2.0
+"""Seconds of a fold besides training: engine, scores, curvature, checkpoint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,10 +87,20 @@ def expected_visits(n_trials: int, ladder: Sequence[Rung], milestones: Sequence[
     return [n_trials / eta ** sum(m <= rung.fold for m in milestones) for rung in ladder]
 
 
-def training_seconds(flops_a_fold: float, visits: Sequence[float], rungs_per_fold: int, *, on_gpu: bool) -> float:
-    """Return the expected seconds of training of all trials one after another, from operations of one trial's fold."""
-    rate = GPU_FLOPS if on_gpu else CPU_FLOPS
-    return sum(visits) / rungs_per_fold * flops_a_fold / rate
+def training_seconds(
+    visits: Sequence[float], rungs_per_fold: int, *, flops: float, n_steps: float, on_gpu: bool
+) -> float:
+    """Return the expected seconds of all trials one after another.
+
+    Args:
+        visits: Trials expected at each rung.
+        rungs_per_fold: Rungs of a fold.
+        flops: Floating-point operations of training one fold.
+        n_steps: Optimiser steps of one fold.
+        on_gpu: Whether trials run on a GPU.
+    """
+    arithmetic_s = flops / (GPU_FLOPS if on_gpu else CPU_FLOPS)
+    return sum(visits) / rungs_per_fold * (arithmetic_s + n_steps * STEP_S + FOLD_S)
 
 
 class Outline(Protocol):
@@ -115,16 +130,16 @@ def gather(spec: SpaceFile, config_class: Any, market: Outline, ladder: Sequence
     visits = expected_visits(spec.budget.trials, ladder, milestones, eta)
     sizes = sorted(_sizes(space, config_class, seed), key=lambda size: size.n_parameters)
     folds = fold_dates(market)
-    typical = config_class(**sizes[len(sizes) // 2].config)
+    typical = config_class.model_validate_json(json.dumps(sizes[len(sizes) // 2].config))
     n_rows = sum(fold.n_train for fold in folds) / len(folds)
     on_gpu = spec.resources.gpus_per_trial > 0
-    flops = 3 * typical.forward_flops() * n_rows * typical.epochs
+    n_samples = n_rows * typical.epochs
     times = market.known_time
     return Plan(
         family=spec.family,
         data=f"{getattr(spec.data, 'source', '')}: {len(times):,} bars, {day(times[0])} to {day(times[-1])}",
         marks=market.marks,
-        parameters=[(row.name, row.span, row.when) for row in space.describe()],
+        parameters=[(row.name, row.span, row.when) for row in space.describe() if not row.when.startswith("never")],
         folds=folds,
         vault=(day(market.plan.vault_start), day(market.plan.vault_end - 1)),
         ladder=ladder,
@@ -134,7 +149,13 @@ def gather(spec: SpaceFile, config_class: Any, market: Outline, ladder: Sequence
         stopping=f"asha, one in {eta} goes on" if milestones else "none",
         smallest=sizes[0],
         largest=sizes[-1],
-        seconds=training_seconds(flops, visits, spec.fidelity.rungs_per_fold, on_gpu=on_gpu),
+        seconds=training_seconds(
+            visits,
+            spec.fidelity.rungs_per_fold,
+            flops=3 * typical.forward_flops() * n_samples,
+            n_steps=n_samples / (typical.batch_size * typical.accum_steps),
+            on_gpu=on_gpu,
+        ),
         n_concurrent=spec.resources.max_concurrent or 1,
         on_gpu=on_gpu,
         points=[space.sample(generator(seed, "plan", i)) for i in range(3)],
@@ -170,10 +191,10 @@ def day(instant_ns: int) -> str:
 
 def _sizes(space: Space, config_class: Any, seed: int) -> list[ModelSize]:
     """Return the sizes of feasible configs: both corners of the space and 200 points of it."""
-    corners = [space.decode(np.full(len(space.parameters), end)) for end in (0.0, 1.0)]
+    corners = [space.decode(np.full(len(space.free), end)) for end in (0.0, 1.0)]
     drawn = [space.sample(generator(seed, "sizes", i)) for i in range(200)]
     feasible = [c for c in (*corners, *drawn) if infeasible_reason(c, config_class) is None]
-    models = [(c, config_class(**c)) for c in feasible]
+    models = [(c, config_class.model_validate_json(json.dumps(c))) for c in feasible]
     return [ModelSize(n_parameters=m.n_parameters(), memory_bytes=m.memory_bytes(), config=c) for c, m in models]
 
 
@@ -183,6 +204,7 @@ def show(console: Console, plan: Plan) -> None:
     for name, text in plan.marks.items():
         console.print(f"  [yellow]{name}: {text}[/yellow]")
     console.print(_parameters(plan))
+    console.print(_fixed(plan), style="dim", highlight=False)
     console.print(_folds(plan))
     console.print(f"vault (no trial reads it): {plan.vault[0]} to {plan.vault[1]}")
     console.print(f"{plan.n_trials} trials proposed by {plan.optimizer}; stopping rule: {plan.stopping}")
@@ -203,8 +225,13 @@ def show(console: Console, plan: Plan) -> None:
 def _parameters(plan: Plan) -> Table:
     table = Table("parameter", "range", "when", title="what varies", title_justify="left", box=None, pad_edge=False)
     for name, reach, when in plan.parameters:
-        table.add_row(name, reach, when)
+        if not reach.startswith("="):
+            table.add_row(name, reach, when)
     return table
+
+
+def _fixed(plan: Plan) -> str:
+    return "fixed: " + ", ".join(f"{name} {reach}" for name, reach, _ in plan.parameters if reach.startswith("="))
 
 
 def _folds(plan: Plan) -> Table:

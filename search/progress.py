@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections import deque
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Protocol
 
@@ -17,15 +19,17 @@ from rich.text import Text
 from .trial import Trial, TrialState
 
 N_RECENT = 6
+_log = logging.getLogger(__name__)
 BAD = (TrialState.FAILED, TrialState.DIVERGED, TrialState.OUT_OF_MEMORY, TrialState.INFEASIBLE, TrialState.LOST)
 
 
 class Watched(Protocol):
     """What the display reads of a study."""
 
-    trials: dict[str, Trial]
-    n_trials: int
-
+    @property
+    def trials(self) -> Mapping[str, Trial]: ...
+    @property
+    def n_trials(self) -> int: ...
     def best(self) -> Trial | None: ...
 
 
@@ -74,6 +78,7 @@ class Progress:
 
     def _announce(self, trial: Trial) -> None:
         line = self._sentence(trial)
+        _log.info(line.plain)
         if self._live:
             self._recent.append(line)
         else:

@@ -24,15 +24,15 @@ from collections.abc import Iterator, Sequence  # noqa: E402
 from contextlib import contextmanager  # noqa: E402
 from dataclasses import asdict, dataclass  # noqa: E402
 from datetime import UTC, datetime  # noqa: E402
-from typing import TYPE_CHECKING, Any  # noqa: E402
+from typing import TYPE_CHECKING, Any, cast  # noqa: E402
 
 if TYPE_CHECKING:
     from analysis.tracking import Tracker
-
-    from search.settings import SpaceFile
+    from search.settings import SearchSection, SpaceFile
     from search.space_file import Document
     from search.study import Study
     from search.trial import Config, Rung, Trial
+    from trainables.data.config import DataConfig, FoldsConfig
     from trainables.data.dataset import Dataset
     from trainables.data.loader import MarketOutline
     from trainables.protocol import Assignment
@@ -48,6 +48,8 @@ class Setup:
     """A search that was checked completely and has not begun."""
 
     spec: SpaceFile
+    data: DataConfig
+    folds: FoldsConfig
     document: Document
     config_class: Any
     market: MarketOutline
@@ -154,9 +156,12 @@ def _set_up(chosen: argparse.Namespace) -> Setup:
     )  # fmt: skip
     if problems:
         raise SpaceError(problems)
-    market = outline(spec.data, spec.folds)
+    data, folds = cast("DataConfig", spec.data), cast("FoldsConfig", spec.folds)
+    market = outline(data, folds)
     return Setup(
         spec=spec,
+        data=data,
+        folds=folds,
         document=document,
         config_class=family,
         market=market,
@@ -168,7 +173,7 @@ def _set_up(chosen: argparse.Namespace) -> Setup:
 
 
 def _read_space(chosen: argparse.Namespace) -> tuple[SpaceFile, Document, str]:
-    """Read the space file with its profile and the flags; on a resume, that of the run folder, compared with any given."""
+    """Read the space file with profile and flags; on a resume that of the run folder, compared with any given."""
     from search.errors import SpaceError
     from search.settings import differences, space_file_model
     from search.space_file import load
@@ -192,8 +197,10 @@ def _read_space(chosen: argparse.Namespace) -> tuple[SpaceFile, Document, str]:
         return spec, document, "-".join(filter(None, (chosen.space.stem, chosen.profile)))
     kept = chosen.resume / "space.yaml"
     if not kept.is_file() or not (chosen.resume / "journal.sqlite").is_file():
-        raise SpaceError(f"--resume {chosen.resume}: expected a run folder with space.yaml and journal.sqlite, found none; "
-                         "give the last line that a search printed")  # fmt: skip
+        raise SpaceError(
+            f"--resume {chosen.resume}: expected a run folder with space.yaml and journal.sqlite, found none; "
+            "give the last line that a search printed"
+        )
     spec, document = load(kept, model=model, overrides=[*chosen.overrides, *flags])
     saved = load(kept, model=model)[1].content
     given = document.content
@@ -236,12 +243,12 @@ def _check_data(setup: Setup, run_dir: Path) -> Dataset:
     from trainables.data.folds import check_folds
 
     spec, space = setup.spec, setup.spec.space()
-    config = setup.config_class(**space.complete({}))
-    dataset = family(spec.family).dataset(config, spec.data, spec.folds, space.reach(), run_dir / "store")
+    config = _full_config(setup, space.complete({}))
+    dataset: Dataset = family(spec.family).dataset(config, setup.data, setup.folds, space.reach(), run_dir / "store")
     lookback = setup.config_class.scored_lookback(space.reach())
     check_folds(
         setup.market.plan.windows, dataset,
-        lookback=lookback, scored_lookback=lookback, embargo=spec.folds.embargo_days,
+        lookback=lookback, scored_lookback=lookback, embargo=setup.folds.embargo_days,
     )  # fmt: skip
     return dataset
 
@@ -284,6 +291,10 @@ def _open_study(setup: Setup, run_dir: Path, dataset: Dataset, is_resumed: bool)
     return make(run_dir / "journal.sqlite", header=header, infeasible=infeasible, **charter)
 
 
+def _optimizer_settings(search: SearchSection) -> dict[str, Any]:
+    return {"n_startup": search.n_startup} if search.optimizer in ("tpe", "gp") else {}
+
+
 def _provenance() -> dict[str, Any]:
     """Return commit (with `+` where the tree was changed), versions and the lock file's hash (REPRO-2)."""
     import hashlib
@@ -322,6 +333,11 @@ def _run(setup: Setup, run_dir: Path, study: Study) -> str:
         )
 
 
+def _full_config(setup: Setup, config: Config) -> Any:
+    """Return the family's config: what the space leaves out takes its default."""
+    return setup.config_class.model_validate_json(json.dumps(dict(config)))
+
+
 def _assignment(setup: Setup, run_dir: Path, trial: Trial) -> Assignment:
     from trainables.protocol import Assignment
 
@@ -329,7 +345,7 @@ def _assignment(setup: Setup, run_dir: Path, trial: Trial) -> Assignment:
     return Assignment(
         trial_id=trial.trial_id,
         family=spec.family,
-        config=setup.config_class(**trial.config).model_dump(mode="json"),
+        config=_full_config(setup, trial.config).model_dump(mode="json"),
         data=spec.data.model_dump(mode="json"),
         folds=spec.folds.model_dump(mode="json"),
         reach=spec.space().reach(),
@@ -369,7 +385,8 @@ def _plan_file(setup: Setup, run_dir: Path, study: Study, dataset: Dataset) -> d
         "optimizer": spec.search.optimizer,
         "stopping": spec.search.stopping.rule,
         "n_trials": spec.budget.trials,
-        "data": spec.data.source,
+        "data": setup.data.source,
+        "experiment": spec.tracking.experiment,
         "constraints_sha256": header["constraints_sha256"],
     }
     write_plan(run_dir, plan)
@@ -381,7 +398,7 @@ def _track(setup: Setup, run_dir: Path, study: Study) -> Tracker:
     from analysis.tracking import NoTracker, start
 
     tracking = setup.spec.tracking
-    tracker = start(run_dir, uri=tracking.uri, experiment=tracking.experiment) if tracking.enabled else NoTracker()
+    tracker = start(run_dir, uri=tracking.uri) if tracking.enabled else NoTracker()
     tracker.replay(asdict(event) for event in study.events())
     study.subscribe(lambda event, _: tracker.submit(asdict(event)))
     return tracker
@@ -420,6 +437,7 @@ def _write_best(setup: Setup, run_dir: Path, trial: Trial) -> None:
             "data": dict(assignment.data),
             "folds": dict(assignment.folds),
             "seed": assignment.seed,
+            "reach": {name: list(values) for name, values in assignment.reach.items()},
         }
     )
     (run_dir / "best_config.yaml").write_text(text, encoding="utf-8")

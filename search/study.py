@@ -7,7 +7,7 @@ is killed at any moment and resumed goes on as if it had not been.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -154,6 +154,10 @@ class Study:
     def best(self) -> Trial | None:
         """Return the complete trial with the best first objective; None where there is none."""
         return self.history.best()
+
+    def events(self) -> Iterator[Event]:
+        """Yield every event of the journal so far."""
+        return self._journal.events()
 
     def subscribe(self, listener: Listener) -> None:
         """Call `listener(event, trial)` after the commit of every event from now on; `trial` as it is after it."""

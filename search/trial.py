@@ -109,7 +109,7 @@ class Trial:
         trial_id: `t0000` and so on; names its files.
         config: Active parameters and fixed values, complete.
         origin: Which part of the optimizer proposed it: `enqueued`, `random`, `tpe`, `child`, ...
-        generation: 0 for enqueued trials and the first population.
+        generation: 0 for enqueued trials; what an optimizer proposes counts populations from 1.
         parents: Trial ids of its parents.
         seed: Seed of its training.
         state: See `TrialState`.

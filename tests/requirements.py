@@ -23,9 +23,8 @@ def main() -> int:
         n_proven += is_proven
         needs = sorted({need for row in table[name].values() for need in row["needs"]})
         note = f"  needs a {' and a '.join(needs)}" if needs else ""
-        print(
-            f"{'proven' if is_proven else 'OPEN  '}  {name:<14} {outcomes.count('passed')} of {len(outcomes)} tests{note}"
-        )
+        word, n_passed = "proven" if is_proven else "OPEN  ", outcomes.count("passed")
+        print(f"{word}  {name:<14} {n_passed} of {len(outcomes)} tests{note}")
     print(f"{n_proven} of {len(table)} marked requirements are proven")
     return 0
 

@@ -50,6 +50,11 @@ class FamilyConfig(StrictModel):
     batch_size: int = Field(default=64, ge=1)
     """Windows per micro-batch."""
 
+    @property
+    def consecutive_rows(self) -> int:
+        """Training rows that must stay together and in time order in a micro-batch."""
+        return 1
+
     def n_parameters(self) -> int:
         """Number of trainable parameters, computed without building the model."""
         raise NotImplementedError

@@ -17,7 +17,7 @@ from plotly.offline import get_plotlyjs
 from analysis.atomic import write_text
 from analysis.reports import leaderboard, plots, skill, verdict
 from analysis.reports.leaderboard import SHOWN, Leaderboard
-from analysis.run_folder import EvidenceCheck, RunFolder, RunFolderError
+from analysis.run_folder import EvidenceCheck, RunFolder
 
 MOST_ROWS = 25
 """Leaderboard rows shown at once; the others are one click away, and all are in ranking.csv."""
@@ -85,11 +85,9 @@ def _leader_skill(
         return None, {}
     try:
         evidence = run.evidence(board.leader.trial_id)
-    except RunFolderError:  # its footer is whole but its rows are not: the verdict says that nothing was compared
+        return (None, {}) if evidence is None else (skill.against_baseline(evidence), skill.ic_by_horizon(evidence))
+    except ValueError:  # rows cut short, an infinite prediction: the verdict says that nothing was compared
         return None, {}
-    if evidence is None:
-        return None, {}
-    return skill.against_baseline(evidence), skill.ic_by_horizon(evidence)
 
 
 def _digits(board: Leaderboard, metric: str) -> int:

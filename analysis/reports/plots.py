@@ -22,7 +22,7 @@ STATE_COLOURS = {
     "diverged": "#CC79A7",
     "out_of_memory": "#E69F00",
     "infeasible": "#009E73",
-    "lost": "#000000",
+    "lost": "#8A6FDF",
 }
 MOST_BARS, MOST_COLUMNS, MOST_AXES = 30, 80, 9
 

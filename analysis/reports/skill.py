@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -128,5 +127,5 @@ def two_sided_p(t: float | None, degrees_of_freedom: int | None) -> float | None
 
 
 def _seconds(horizon: str) -> int | None:
-    found: Sequence[str] | None = (m := re.fullmatch(r"(\d+)([smhd])", horizon)) and m.groups()
-    return int(found[0]) * _SECONDS[found[1]] if found else None
+    found = re.fullmatch(r"(\d+)([smhd])", horizon)
+    return int(found[1]) * _SECONDS[found[2]] if found else None

@@ -143,7 +143,11 @@ def _naive(skills: Sequence[Skill] | None) -> str:
     parts = []
     for s in skills:
         side = "lower" if s.reduction >= 0 else "higher"
-        sure = "too few rows to say more" if s.p is None else _told(s.p, "from no difference", f"t = {s.t:.1f}")
+        sure = (
+            "too few rows to say more"
+            if s.p is None
+            else f"t = {s.t:.1f}: {'they differ' if s.p < LEVEL else 'cannot be told apart'}"
+        )
         parts.append(
             f"its {s.measure} is {abs(s.reduction):.1%} {side} than that of {s.baseline} ({s.n_rows} rows; {sure})"
         )
@@ -155,7 +159,11 @@ def _ic(ics: dict[str, IcEstimate]) -> list[str]:
     for horizon, e in ics.items():
         t = e.value / e.error if e.error else None
         p = two_sided_p(t, e.degrees_of_freedom)
-        sure = "too few rows for an error" if p is None else _told(p, "from zero", f"t = {t:.1f}")
+        sure = (
+            "too few rows for an error"
+            if p is None
+            else f"t = {t:.1f}: {'differs' if p < LEVEL else 'cannot be told'} from zero"
+        )
         parts.append(f"{e.value:+.3f} at {horizon} ({sure})")
     return [f"Its rank correlation with what happened, over all folds: {_listed(parts)}."] if parts else []
 
@@ -220,10 +228,6 @@ def decimals(error: float) -> int:
     """Return the decimals that show two significant digits of a standard error, at most six; four for zero."""
     exponent = int(f"{error:.1e}".split("e")[1])
     return max(0, min(6, 1 - exponent)) if error > 0 else 4
-
-
-def _told(p: float, what: str, t: str) -> str:
-    return f"{t}, differs {what}" if p < LEVEL else f"{t}, cannot be told {what}"
 
 
 def _listed(parts: Sequence[str]) -> str:

@@ -63,7 +63,7 @@ TABLE: Mapping[str, str] = {
     "evolutionary_bayesian": "search.optimizers.evolutionary_bayesian:evolutionary_bayesian",
     "tpe": "search.optimizers.optuna_samplers:tpe",
     "gp": "search.optimizers.optuna_samplers:gaussian_process",
-    "cma-es": "search.optimizers.cma_es:cma_es",
+    "cma_es": "search.optimizers.cma_es:cma_es",
     "nsga2": "search.optimizers.optuna_samplers:nsga2",
     "qmc": "search.optimizers.quasi_random:quasi_random",
 }

@@ -53,7 +53,7 @@ class CmaEs:
             drawn, raw = cma.ask()
             places |= {n: self._to_unit(n, place) for n, place in zip(self._names, drawn, strict=True)}
             note = {"place": raw.tolist(), "generation": cma.generation}
-        return Proposal(config=self.space.decode(np.array(list(places.values()))), origin="cma-es", note=note)
+        return Proposal(config=self.space.decode(np.array(list(places.values()))), origin="cma_es", note=note)
 
     def tell(self, trial: Trial) -> None:
         if self._cma is None or trial.note.get("generation") != self._cma.generation:
@@ -100,7 +100,7 @@ def cma_es(space: Space, *, objectives: Sequence[Objective], population: int, se
         ValueError: There is more than one objective, or sigma is not above 0.
     """
     if len(objectives) != 1:
-        raise ValueError(f"cma-es: expected one objective, found {len(objectives)}; use nsga2 or tpe")
+        raise ValueError(f"cma_es: expected one objective, found {len(objectives)}; use nsga2 or tpe")
     if not sigma > 0:
-        raise ValueError(f"cma-es: expected sigma above 0, found {sigma}")
+        raise ValueError(f"cma_es: expected sigma above 0, found {sigma}")
     return CmaEs(space, objectives[0], population=population, sigma=sigma)

@@ -26,7 +26,7 @@ class StoppingRule(Protocol):
 
 
 TABLE: Mapping[str, str] = {
-    "never": "search.stopping.never:never",
+    "none": "search.stopping.never:never",
     "asha": "search.stopping.asha:asha",
 }
 """Name in a space file -> the function that makes it."""
@@ -43,4 +43,4 @@ def make(name: str, *, objectives: Sequence[Objective], **settings: Any) -> Stop
     Raises:
         SpaceError: No rule has this name, or a setting is unknown or wrong.
     """
-    return cast(StoppingRule, build(TABLE, "fidelity.stopping", name, objectives=objectives, **settings))
+    return cast(StoppingRule, build(TABLE, "search.stopping", name, objectives=objectives, **settings))

@@ -38,7 +38,8 @@ class Asha:
         own = self.objective.loss_on(folds, trial)
         if own is None:
             return Decision.CONTINUE
-        rivals = [loss for other in others if (loss := self.objective.loss_on(folds, other)) is not None]
+        far = (other for other in others if len(other.observations) >= len(folds))
+        rivals = [loss for other in far if (loss := self.objective.loss_on(folds, other)) is not None]
         n_kept = max(1, (len(rivals) + 1) // self.eta)
         n_better = sum(loss < own for loss in rivals)
         return Decision.CONTINUE if n_better < n_kept else Decision.STOP

@@ -7,10 +7,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from fake_study import FakeStudy, assignments
+from fake_study import LADDER, FakeStudy, assignments
 
 from cluster.errors import ClusterError
 from cluster.ray_tune import run_study
+from search.space import Fixed, Float, Space
+from search.study import Study
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,18 +21,35 @@ class Resources:
     gpus_per_trial: float = 0.0
     max_concurrent: int | None = None
     max_failures: int = 2
-    ray_address: str | None = None
+    ray_address: str = "local"
+    threads: int = 1
+
+
+def real_study(folder: Path) -> Study:
+    """Begin or resume a TPE search under ASHA over the stub's `x`."""
+    arguments = {
+        "space": Space({"x": Float(low=0.0, high=1.0), "seconds": Fixed(value=0.1)}),
+        "ladder": LADDER,
+        "optimizer": {"name": "tpe"},
+        "stopping": {"name": "asha", "eta": 2},
+        "seed": 5,
+        "n_trials": 16,
+    }
+    journal = folder / "journal.sqlite"
+    return Study.resume(journal, **arguments) if journal.exists() else Study.create(journal, **arguments)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--configs", type=json.loads, required=True)
+    parser.add_argument("--configs", type=json.loads, help="of a fake study; without it, a real one")
     parser.add_argument("--resources", type=json.loads, default={})
-    parser.add_argument("--stop-above", type=float, default=2.0)
     arguments = parser.parse_args()
     logging.basicConfig(filename=arguments.folder / "log.txt", level=logging.INFO)
-    study = FakeStudy(arguments.configs, path=arguments.folder / "events.jsonl", stop_above=arguments.stop_above)
+    if arguments.configs:
+        study = FakeStudy(arguments.configs, path=arguments.folder / "events.jsonl", stop_above=2.0)
+    else:
+        study = real_study(arguments.folder)
     try:
         ending = run_study(study, assignments(arguments.folder), Resources(**arguments.resources))
     except ClusterError as error:

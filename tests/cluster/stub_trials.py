@@ -9,7 +9,7 @@ from pathlib import Path
 
 from trainables.protocol import Assignment, RungReport, TrialDiverged
 
-WITNESSED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PYTORCH_CUDA_ALLOC_CONF")
+WITNESSED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PYTORCH_CUDA_ALLOC_CONF", "CUDA_VISIBLE_DEVICES")
 
 
 def run(assignment: Assignment):

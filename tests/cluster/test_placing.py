@@ -9,7 +9,7 @@ from fake_study import LADDER, FakeStudy, assignments
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from cluster.ray_session import variables_for_workers
+from cluster.errors import ClusterError
 from cluster.ray_tune import Ending, Placing, StudyScheduler, StudySearcher, Ticker
 from cluster.worker import decode_assignment
 from search.trial import TrialState
@@ -75,6 +75,17 @@ def test_a_trial_whose_worker_died_comes_before_new_ones_and_is_lost_in_the_end(
     assert study.trials["t0000"].state is TrialState.LOST
     assert study.trials["t0000"].reason == "its worker died 3 times, 2 restarts are allowed: the node is gone"
     assert trial_id(place.hand_out("b")) == "t0001"
+
+
+def test_workers_that_cannot_start_are_no_fault_of_a_trial(tmp_path):
+    study = FakeStudy([{"x": 0.1}] * 3)
+    place = placing(study, tmp_path, max_concurrent=1, max_failures=1)
+    place.hand_out("a")
+    place.worker_died("a", "ModuleNotFoundError: No module named 'cluster'", in_creation=True)
+    place.hand_out("b")
+    with pytest.raises(ClusterError, match="could not start, 2 times for trial t0000: ModuleNotFoundError"):
+        place.worker_died("b", "ModuleNotFoundError: No module named 'cluster'", in_creation=True)
+    assert study.states() == {"t0000": "running"}
 
 
 def test_a_worker_that_dies_after_its_trial_ended_costs_nothing(tmp_path):
@@ -158,14 +169,3 @@ def test_adapters_are_copied_as_themselves_and_pickled_as_nothing(tmp_path):
     place = placing(FakeStudy([]), tmp_path)
     assert copy.deepcopy(place) is place
     assert not hasattr(pickle.loads(pickle.dumps(place)), "hand_out")
-
-
-@pytest.mark.requirement("CLUSTER-3")
-def test_workers_find_our_packages_and_get_their_limits():
-    local = variables_for_workers(2, is_local=True, environ={"PYTHONPATH": "mine"})
-    assert local["PYTHONPATH"].endswith(":mine")
-    assert local["OMP_NUM_THREADS"] == "2"
-    joined = variables_for_workers(2, is_local=False, environ={"OMP_NUM_THREADS": "8", "PYTHONPATH": "job"})
-    assert "OMP_NUM_THREADS" not in joined
-    assert "PYTHONPATH" not in joined
-    assert joined["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:True"

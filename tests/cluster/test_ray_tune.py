@@ -6,27 +6,42 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 from fake_study import LADDER, FakeStudy, assignments
+from stub_search import real_study
 from stub_trials import run as run_stub
 from stub_trials import starts
+
+from search.study import Study
+from search.trial import Decision, Observation, TrialState
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-WELL = {"x": 0.1}
 
 
-def drive(folder, configs, temporary, **resources):
-    """Start the driver of stub trials; its Ray lives below `temporary`."""
+@pytest.fixture
+def drive(tmp_path, temporary):
+    """Start drivers of stub trials in `tmp_path`; their private Rays live below `temporary`. None outlives the test."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    environ |= {"PYTHONPATH": os.pathsep.join((str(ROOT), str(HERE))), "TMPDIR": str(temporary), "HOME": str(folder)}
-    command = [sys.executable, str(HERE / "stub_search.py"), str(folder), "--configs", json.dumps(configs)]
-    command += ["--resources", json.dumps(resources)]
-    return subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder)
+    environ |= {"PYTHONPATH": os.pathsep.join((str(ROOT), str(HERE))), "TMPDIR": str(temporary), "HOME": str(tmp_path)}
+    drivers = []
+
+    def start(configs=None, **resources):
+        command = [sys.executable, str(HERE / "stub_search.py"), str(tmp_path), "--resources", json.dumps(resources)]
+        command += ["--configs", json.dumps(configs)] if configs else []
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        drivers.append(subprocess.Popen(command, env=environ, text=True, cwd=tmp_path, **pipes))
+        return drivers[-1]
+
+    yield start
+    for driver in drivers:
+        driver.kill()
+        driver.communicate()
 
 
 @pytest.fixture
@@ -61,29 +76,29 @@ def processes_of(temporary, folder):
     return found
 
 
-def in_a_plain_loop(configs, folder):
-    """Run the study without Ray, one trial after another: what one worker must be equal to."""
-    study = FakeStudy(configs, stop_above=2.0)
-    while (trial := study.next()) is not None:
-        attempt = study.started(trial.trial_id)
-        for report in run_stub(assignments(folder)(trial)):
-            study.observe(trial.trial_id, report, attempt)
-            if study.trials[trial.trial_id].state.is_finished:
-                break
-    return study
+def in_a_plain_loop(folder):
+    """Run the real study without Ray, one trial after another: what one worker must be equal to."""
+    folder.mkdir()
+    with real_study(folder) as study:
+        while (trial := study.next()) is not None:
+            attempt = study.started(trial.trial_id)
+            for report in run_stub(assignments(folder)(trial)):
+                if study.observe(trial.trial_id, Observation(**asdict(report)), attempt) is Decision.STOP:
+                    break
+        return results(study)
 
 
 def results(study):
-    """Return what happened to each trial, as text: it holds a NaN."""
-    return {trial_id: f"{trial.state} {trial.observations}" for trial_id, trial in study.trials.items()}
+    """Return what a study found out, without the number of starts."""
+    return {trial_id: replace(trial, attempts=0) for trial_id, trial in study.trials.items()}
 
 
 @pytest.mark.requirement("CLUSTER-4")
 @pytest.mark.requirement("CLUSTER-3")
-def test_every_way_to_end_is_told_apart_and_a_killed_worker_costs_no_trial(tmp_path, temporary):
+def test_every_way_to_end_is_told_apart_and_a_killed_worker_costs_no_trial(drive, tmp_path, temporary):
     misbehaviours = [None, None, "die_once", "diverge", "nan", "memory", "raise", "environment"]
     configs = [{"x": 5.0 if number == 1 else 0.1, "misbehave": kind} for number, kind in enumerate(misbehaviours)]
-    status, out, err = finished(drive(tmp_path, configs, temporary, max_concurrent=2))
+    status, out, err = finished(drive(configs, max_concurrent=2))
     assert (status, out, err) == (0, "finished\n", "")
     study = FakeStudy(configs, path=tmp_path / "events.jsonl")
     assert list(study.states().values()) == [
@@ -105,6 +120,7 @@ def test_every_way_to_end_is_told_apart_and_a_killed_worker_costs_no_trial(tmp_p
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+        "CUDA_VISIBLE_DEVICES": "",
     }
     assert "died" in (tmp_path / "log.txt").read_text()
     assert list(temporary.iterdir()) == [], "nothing of Ray stays"
@@ -113,34 +129,32 @@ def test_every_way_to_end_is_told_apart_and_a_killed_worker_costs_no_trial(tmp_p
 
 
 @pytest.mark.requirement("SEARCH-15")
-def test_a_killed_search_leaves_no_process_and_ends_with_the_same_trials(tmp_path, temporary):
-    configs = [{"x": 0.1 * number, "seconds": 0.15} for number in range(8)]
-    configs[2]["x"] = 5.0
-    configs[4]["misbehave"] = "nan"
-    events = tmp_path / "events.jsonl"
-
-    def n_starts():
-        return len(starts(tmp_path))
-
-    killed = drive(tmp_path, configs, temporary, max_concurrent=1)
-    wait_for(lambda: n_starts() >= 3, within_s=60)
+def test_a_killed_search_leaves_no_process_and_ends_with_the_same_trials(drive, tmp_path, temporary):
+    killed = drive(max_concurrent=1)
+    wait_for(lambda: len(starts(tmp_path)) >= 6, within_s=60)
     killed.kill()
     killed.communicate()
     wait_for(lambda: not processes_of(temporary, tmp_path), within_s=30)
+    finished_before = {
+        i for i, trial in Study.read(tmp_path / "journal.sqlite").trials.items() if trial.state.is_finished
+    }
+    n_before = len(starts(tmp_path))
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("f" * 64)  # the home folder has the token of some cluster
 
-    assert finished(drive(tmp_path, configs, temporary, max_concurrent=1))[:2] == (0, "finished\n")
-    (tmp_path / "plain").mkdir()
-    judge = in_a_plain_loop(configs, tmp_path / "plain")
-    study = FakeStudy(configs, path=events)
-    assert results(study) == results(judge)
-    ended = {e["trial_id"]: position for position, e in enumerate(study.events) if e["kind"] == "end"}
-    last_start = {e["trial_id"]: position for position, e in enumerate(study.events) if e["kind"] == "start"}
-    assert all(last_start[i] < ended[i] for i in ended), "nothing is started again after its end"
-    assert n_starts() <= len(configs) + 1
+    assert finished(drive(max_concurrent=1)) == (0, "finished\n", "")
+    with real_study(tmp_path) as study:
+        assert study.is_done
+        assert results(study) == in_a_plain_loop(tmp_path / "plain")
+        assert {trial.state for trial in study.trials.values()} == {TrialState.COMPLETE, TrialState.STOPPED}
+    started_after = [start["trial_id"] for start in starts(tmp_path)[n_before:]]
+    assert len(finished_before) >= 5
+    assert not finished_before & set(started_after), "nothing is started again after its end"
+    assert len(started_after) == len(set(started_after)) == len(study.trials) - len(finished_before)
 
 
 @pytest.mark.requirement("CLUSTER-1")
-def test_two_machines_run_a_trial_each_an_interrupted_search_goes_on_too_large_trials_are_refused(tmp_path, temporary):
+def test_two_machines_share_a_search_that_is_interrupted_and_goes_on(drive, tmp_path, temporary):
     script = (
         "import json, logging, os, sys\n"
         "from ray.cluster_utils import Cluster\n"
@@ -162,22 +176,19 @@ def test_two_machines_run_a_trial_each_an_interrupted_search_goes_on_too_large_t
     )
     try:
         address = cluster.stdout.readline().strip()
-        configs = [{"x": 0.1, "seconds": 1.0}] * 4
-        refused = finished(drive(tmp_path, configs, temporary, ray_address=address, cpus_per_trial=2))
-        assert refused[0] == 4
-        assert "needs CPU 2 and GPU 0, the cluster's machines have at most: CPU 1 and GPU 0" in refused[2]
+        configs = [{"x": 0.1, "seconds": 0.4}] * 12
+        status, _, err = finished(drive(configs, ray_address=address, cpus_per_trial=2))
+        assert status == 4
+        assert "needs CPU 2 and GPU 0, the cluster's machines have at most: CPU 1 and GPU 0" in err
         assert starts(tmp_path) == []
-        interrupted = drive(tmp_path, configs, temporary, ray_address=address)
-        wait_for(lambda: len(starts(tmp_path)) >= 3, within_s=60)
+        interrupted = drive(configs, ray_address=address)
+        wait_for(lambda: len({start["pid"] for start in starts(tmp_path)}) == 2, within_s=60)
         interrupted.terminate()
         assert finished(interrupted, within_s=30)[:2] == (130, "interrupted\n")
-        assert finished(drive(tmp_path, configs, temporary, ray_address=address))[:2] == (0, "finished\n")
+        assert finished(drive(configs, ray_address=address))[:2] == (0, "finished\n")
     finally:
         cluster.communicate("\n", timeout=30)
     study = FakeStudy(configs, path=tmp_path / "events.jsonl")
-    assert study.counts() == {"complete": 4}
-    assert [trial.attempts for trial in study.trials.values()][:2] == [1, 1]
+    assert study.counts() == {"complete": len(configs)}
     assert all(len(trial.observations) == len(LADDER) for trial in study.trials.values())
-    first, second = starts(tmp_path)[:2]
-    assert first["pid"] != second["pid"]
-    assert abs(first["time"] - second["time"]) < len(LADDER) * 1.0, "both machines worked at the same time"
+    assert sum(trial.attempts for trial in study.trials.values()) == len(starts(tmp_path)) <= len(configs) + 2

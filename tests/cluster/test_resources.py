@@ -3,7 +3,7 @@ from dataclasses import dataclass
 import pytest
 
 from cluster.errors import ResourceError
-from cluster.resources import Node, cluster_concurrency, max_concurrent, memory_shortfall, threads_per_trial
+from cluster.resources import Node, cluster_concurrency, max_concurrent, memory_shortfall
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,7 +12,8 @@ class Resources:
     gpus_per_trial: float = 0.0
     max_concurrent: int | None = None
     max_failures: int = 3
-    ray_address: str | None = None
+    ray_address: str = "local"
+    threads: int = 1
 
 
 @pytest.mark.requirement("CLUSTER-2")
@@ -75,11 +76,6 @@ def test_a_fraction_of_several_gpus_is_refused(share):
 def test_a_trial_without_any_share_is_refused():
     with pytest.raises(ResourceError, match="positive share"):
         max_concurrent(Resources(cpus_per_trial=0), 16, 8)
-
-
-@pytest.mark.parametrize(("share", "threads"), [(0.25, 1), (1, 1), (1.5, 1), (4, 4)])
-def test_threads_are_the_whole_processors_of_a_trial(share, threads):
-    assert threads_per_trial(Resources(cpus_per_trial=share)) == threads
 
 
 def test_memory_of_trials_that_share_a_device():

@@ -11,14 +11,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
-from search import optimizers
+from search import optimizers, stopping
 from search.errors import SpaceError
 from search.objective import Objective
 from search.optimizers import Optimizer, Proposal
+from search.settings import Asha, NoStopping, SearchSection
 from search.space import Choice, Float, Int, Space
 from search.trial import Trial, TrialState
 from tests.search.toy_search import OBJECTIVES, ONE_POINT, SMOOTH, SPACE, loss_of, observed, running
@@ -29,10 +31,10 @@ OPTIMIZERS = {
     "qmc": {},
     "tpe": {"n_startup": 5},
     "gp": {"n_startup": 5},
-    "cma-es": {},
+    "cma_es": {},
     "nsga2": {},
 }
-N_TO_LEARN = {"evolutionary_bayesian": 20, "tpe": 60, "gp": 18, "cma-es": 80, "nsga2": 160}
+N_TO_LEARN = {"evolutionary_bayesian": 20, "tpe": 60, "gp": 18, "cma_es": 80, "nsga2": 160}
 ENDINGS = (
     TrialState.COMPLETE,
     TrialState.STOPPED,
@@ -236,7 +238,7 @@ def test_a_grid_visits_every_point_once() -> None:
         ("tpee", SMOOTH, {}, "did you mean tpe?"),
         ("grid", SMOOTH, {}, "expected discrete parameters, found continuous x, y"),
         ("tpe", SMOOTH, {"n_start": 3}, "n_start"),
-        ("cma-es", SMOOTH, {"sigma": 0.0}, "sigma above 0"),
+        ("cma_es", SMOOTH, {"sigma": 0.0}, "sigma above 0"),
         ("evolutionary_bayesian", SMOOTH, {"n_elites": 0}, "n_elites: expected at least 1, found 0"),
     ],
 )
@@ -249,7 +251,7 @@ def test_wrong_names_and_settings_are_refused(
 
 def test_two_hundred_parameters() -> None:
     space = Space({f"p{k}": Float(low=0.0, high=1.0) for k in range(200)})
-    for name in ("random", "qmc", "tpe", "cma-es", "evolutionary_bayesian"):
+    for name in ("random", "qmc", "tpe", "cma_es", "evolutionary_bayesian"):
         optimizer = make(name, space)
         for number in range(8):
             optimizer.tell(replace(as_trial(number, optimizer.ask(number, number)), state=TrialState.FAILED))
@@ -274,3 +276,9 @@ def test_another_process_with_another_hash_seed_proposes_the_same() -> None:
         [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
     assert json.loads(done.stdout) == json.loads(json.dumps(next_proposals()))
+
+
+def test_the_names_of_a_space_file_are_those_of_the_tables() -> None:
+    section = SearchSection.model_fields
+    assert set(get_args(section["optimizer"].annotation)) == set(optimizers.TABLE) == {*OPTIMIZERS, "grid"}
+    assert {get_args(rule.model_fields["rule"].annotation)[0] for rule in (Asha, NoStopping)} == set(stopping.TABLE)

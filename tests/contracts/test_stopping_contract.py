@@ -17,7 +17,7 @@ from search.stopping.asha import Asha
 from search.trial import Decision, Observation, Trial
 from tests.search.toy_search import OBJECTIVES, observed, running
 
-RULES = {"never": {}, "asha": {"min_folds": 1, "eta": 2}}
+RULES = {"none": {}, "asha": {"min_folds": 1, "eta": 2}}
 
 
 def at(number: int, *losses: float) -> Trial:

@@ -1,4 +1,4 @@
-"""`python -m tests.guards.schema`: write spaces/schema.json from the models, so that an editor completes a space file."""
+"""`python -m tests.guards.schema`: write spaces/schema.json from the models, for editors to complete a space file."""
 
 from __future__ import annotations
 

@@ -81,10 +81,10 @@ def test_trainables_import_without_ray_optuna_mlflow_deepspeed_and_kernels() -> 
 def test_planning_imports_neither_torch_nor_ray() -> None:
     program = (
         "import sys\n"
-        "for name in ('torch', 'ray', 'optuna', 'mlflow', 'deepspeed', 'arch'): sys.modules[name] = None\n"
-        "sys.argv = ['run.py', '--space', 'spaces/condor.yaml', '--profile', 'laptop', '--dry-run']\n"
         "from search.run import main\n"
-        "raise SystemExit(main())\n"
+        "assert main(['--space', 'spaces/condor.yaml', '--profile', 'laptop', '--dry-run']) == 0\n"
+        "heavy = {'torch', 'ray', 'optuna', 'mlflow', 'deepspeed', 'arch', 'pandas'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=120, stdout=subprocess.DEVNULL)
 

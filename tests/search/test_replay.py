@@ -58,7 +58,7 @@ def advance(study: Study, n_trials: int) -> None:
                 run_trial(study, ready, [loss_of(ready.config) + fold / 10 for fold in range(len(RUNGS))])
 
 
-@pytest.mark.parametrize("optimizer", ["random", "qmc", "tpe", "cma-es", "nsga2"])
+@pytest.mark.parametrize("optimizer", ["random", "qmc", "tpe", "cma_es", "nsga2"])
 @pytest.mark.requirement("REPRO-1")
 def test_a_search_replays_identically(tmp_path: Path, optimizer: str, capsys: pytest.CaptureFixture[str]) -> None:
     path = search(tmp_path, optimizer)

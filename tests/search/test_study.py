@@ -139,7 +139,7 @@ def test_other_endings_keep_their_state_and_reason(path: Path, state: TrialState
 
 
 def test_a_complete_ladder_without_a_value_is_no_success(path: Path) -> None:
-    with study_at(path, objectives=[Objective("ic", "max")], stopping="never") as study:
+    with study_at(path, objectives=[Objective("ic", "max")], stopping="none") as study:
         trial = study.next()
         assert run_trial(study, trial, [1.0, 1.0, 1.0, 1.0]) is TrialState.FAILED
         assert study.trials[trial.trial_id].reason == "the trial reported no value of ic"
@@ -243,8 +243,10 @@ def test_the_space_and_whatever_gives_trials_their_meaning_may_not_change(path: 
         pass
     other = {"data_snapshot": "bb", "commit": "2"}
     narrower = Space({**SPACE.parameters, "lr": Float(low=1e-5, high=1e-2, log=True), "kind": "ssm"})
+    turned = Space(dict(reversed(SPACE.parameters.items())))
     cases: list[tuple[type[Exception], str, dict[str, Any]]] = [
         (SpaceError, r"another in lr, kind", {"space": narrower}),
+        (SpaceError, r"another in its order", {"space": turned}),
         (JournalError, "own data_snapshot, found", {"header": other}),
         (JournalError, "own ladder, found", {"ladder": ladder(5)}),
         (JournalError, "own objectives, seed, found", {"objectives": [Objective("ic", "max")], "seed": 12}),
@@ -342,7 +344,7 @@ ACTIONS = st.lists(
 def test_a_killed_search_holds_the_trials_of_one_left_alone(
     actions: list[tuple[str, int]], kills: set[int], optimizer: str
 ) -> None:
-    arguments = {**ARGUMENTS, "optimizer": {"r": ARGUMENTS["optimizer"], "c": "cma-es"}[optimizer]}
+    arguments = {**ARGUMENTS, "optimizer": {"r": ARGUMENTS["optimizer"], "c": "cma_es"}[optimizer]}
     with tempfile.TemporaryDirectory() as folder:
         alone, killed = (Driver(Path(folder) / name, arguments) for name in ("alone", "killed"))
         for position, (action, which) in enumerate(actions):

@@ -251,6 +251,11 @@ class CondorConfig(FamilyConfig):
         """Whether the regime detector is also the experts' gate (C-37)."""
         return self.moe != "none" and self.n_experts == len(REGIMES) and not self.separate_gates
 
+    @property
+    def consecutive_rows(self) -> int:
+        """Rows that must stay together and in time order in a batch: 1 but for the composite loss (C-48)."""
+        return self.seq_per_batch if self.loss == "composite" else 1
+
     def seen_groups(self) -> tuple[str, ...]:
         """Return the names of the feature groups that the model sees, in schema order."""
         known = tuple(FEATURE_GROUPS)[: GROUPS_OF_SCHEMA[self.feature_schema]]
@@ -380,5 +385,6 @@ class CondorConfig(FamilyConfig):
 
 _BUILT: Mapping[str, tuple[Any, ...]] = {
     "sequence_axis": ("time",),
+    "label_mode": ("soft_hindsight", "argmax_hindsight"),
 }
 """Fields of which only some values have code, with those values."""

@@ -43,7 +43,7 @@ def best_condors(
     Args:
         close: (n_rows,) prices of the underlying.
         iv: (n_rows,) annual decimal.
-        spread_ratio: (n_rows,) bid-ask spread of an option as a share of its mid; half of it is paid on each leg at entry.
+        spread_ratio: (n_rows,) bid-ask spread of an option as a share of its mid; each leg pays half at entry.
         known_time: (n_rows,) ns UTC, when a row's close and iv are known.
         marks: (n_marks,) positions of rows at which open condors are valued, increasing: session closes.
         next_mark: (n_rows,) position in `marks` of the first mark after the row.

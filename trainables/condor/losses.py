@@ -22,6 +22,9 @@ from trainables.layers.experts import chosen
 REFERENCE = CondorConfig()
 """The settings of the reference loss: the defaults, whatever a trial trains with (LOSS-11)."""
 
+EXTRA_TARGETS = ("regime_now", "sigma_atm", "move")
+"""Target columns that are no labels of an output: the regime of the row, and what a condor's profit depends on."""
+
 ROI, RISK, CONFIDENCE = 5, 6, 7
 """Places in the policy (CONDOR-13)."""
 
@@ -32,14 +35,20 @@ class Targets:
 
     Attributes:
         policy: (B, 8) in native units; column 7 is not used, the confidence's target is C-19.
-        regime: (B,) integer class.
+        regime: (B,) class of the regime ahead.
         returns: (B, H) log return over each horizon.
+        regime_now: (B,) class of the regime at the row itself (C-23).
+        sigma_atm: (B,) expected move up to the best expiry, price units (C-36).
+        move: (B,) realised move up to it, in units of `sigma_atm`.
         path: (B, J, 4) as the trajectory, or None.
     """
 
     policy: Tensor
     regime: Tensor
     returns: Tensor
+    regime_now: Tensor
+    sigma_atm: Tensor
+    move: Tensor
     path: Tensor | None
 
     @classmethod
@@ -49,34 +58,38 @@ class Targets:
         Raises:
             ValueError: There are fewer columns than the config needs.
         """
-        expected = len(target_names(config))
+        sessions = config.trajectory_sessions if config.trajectory else 0
+        expected = len(target_names(sessions))
         if targets_BK.shape[1] < expected:
-            raise ValueError(f"targets: expected (B, {expected}), found {tuple(targets_BK.shape)}")
-        n_policy, n_horizons = len(POLICY_RANGES), len(HORIZON_SESSIONS)
-        policy, regime, returns, path = targets_BK[:, :expected].split(
-            [n_policy, 1, n_horizons, expected - n_policy - 1 - n_horizons], dim=1
-        )
+            raise ValueError(f"targets: expected (B, {expected}) or wider, found {tuple(targets_BK.shape)}")
+        widths = [len(POLICY_RANGES), 1, len(HORIZON_SESSIONS), *(1 for _ in EXTRA_TARGETS), sessions * 4]
+        policy, regime, returns, now, sigma_atm, move, path = targets_BK[:, :expected].split(widths, dim=1)
         return cls(
             policy=policy,
             regime=regime.squeeze(1).long(),
             returns=returns,
-            path=path.unflatten(1, (config.trajectory_sessions, 4)) if config.trajectory else None,
+            regime_now=now.squeeze(1).long(),
+            sigma_atm=sigma_atm.squeeze(1),
+            move=move.squeeze(1),
+            path=path.unflatten(1, (sessions, 4)) if sessions else None,
         )
 
 
-def target_names(config: CondorConfig) -> tuple[str, ...]:
-    """Return the names of the target columns that the config's losses need, in order."""
-    names = [name for name, _, _ in POLICY_RANGES] + ["regime"] + [f"return_{h}d" for h in HORIZON_SESSIONS]
-    if config.trajectory:
-        parts = ("close", "high", "low", "volatility")
-        names += [f"path_{part}_{j}d" for j in range(1, config.trajectory_sessions + 1) for part in parts]
-    return tuple(names)
+def target_names(trajectory_sessions: int) -> tuple[str, ...]:
+    """Return the names of the target columns, in order: policy, regime, returns, what the loss needs besides, path."""
+    first = [name for name, _, _ in POLICY_RANGES] + ["regime"] + [f"return_{h}" for h in HORIZON_SESSIONS]
+    path = [f"{part}_{j}" for j in range(1, trajectory_sessions + 1) for part in ("close", "high", "low", "volatility")]
+    return (*first, *EXTRA_TARGETS, *path)
 
 
 def training_loss(config: CondorConfig, outputs: Outputs, targets_BK: Tensor) -> Tensor:
     """Return the scalar that training minimises: the base or composite loss and the terms of the heads that are on."""
     targets = Targets.split(config, targets_BK)
-    total = base_loss(config, outputs, targets).mean()
+    if config.loss == "composite":
+        total = composite_loss(config, outputs["policy"], targets)
+        total = total + config.lambda_reg * regime_loss(outputs["regime_logits"], targets.regime).mean()
+    else:
+        total = base_loss(config, outputs, targets).mean()
     total = total + config.w_forecast * forecast_loss(config, outputs, targets.returns).mean()
     if config.moe == "topk":
         total = total + balance_loss(
@@ -195,6 +208,19 @@ def feature_loss(
 ) -> Tensor:
     """Return (B,): weighted Huber of the four standardised meta features (LOSS-9)."""
     return (huber(predicted_B4 - target_B4, delta) * predicted_B4.new_tensor(weights)).sum(-1)
+
+
+def composite_loss(config: CondorConfig, policy_B8: Tensor, targets: Targets) -> Tensor:
+    """Return LOSS-6 of a batch that is made of chunks of `seq_per_batch` rows, each in time order (C-48).
+
+    Raises:
+        ValueError: The batch does not consist of whole chunks.
+    """
+    rows = config.seq_per_batch
+    if len(policy_B8) % rows:
+        raise ValueError(f"batch: expected chunks of seq_per_batch = {rows} rows for composite, found {len(policy_B8)}")
+    chunks = (each.unflatten(0, (-1, rows)) for each in (policy_B8, targets.policy, targets.move, targets.sigma_atm))
+    return CompositeCondorLoss(config)(*chunks)
 
 
 class CompositeCondorLoss:

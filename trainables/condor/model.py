@@ -164,9 +164,14 @@ class CondorModel(nn.Module):
         return outputs
 
     def _in_units(self, forecast: NamedTuple) -> Tensor:
-        """Return the detached forecasts, means and deviations in units of an ordinary move (CONDOR-18, C-39)."""
+        """Return the forecasts, means and deviations in units of an ordinary move (CONDOR-18, C-39).
+
+        Detached in training, so that the policy does not bend the forecasts. Not in evaluation, where the curvature of
+        the loss is measured, which a cut gradient would falsify.
+        """
         scale = self.forecast.scale
-        return torch.cat([forecast.mu / scale, forecast.sigma / scale, forecast.p_up_logits.sigmoid()], dim=-1).detach()
+        numbers = torch.cat([forecast.mu / scale, forecast.sigma / scale, forecast.p_up_logits.sigmoid()], dim=-1)
+        return numbers.detach() if self.training else numbers
 
     def _activated(self, raw_B8: Tensor, regime_logits: Tensor) -> Tensor:
         """Bring the policy into its ranges, and take the confidence from where the config says (C-18b, C-19)."""

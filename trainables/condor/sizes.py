@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from trainables.ops.scan import choose_chunk
+from trainables.ops.scan import choose_block, choose_chunk
 
 if TYPE_CHECKING:
     from trainables.condor.config import CondorConfig
@@ -138,21 +138,24 @@ def _diffusion_parameters(config: CondorConfig) -> int:
     return first + _linear(hidden, hidden) + _linear(hidden, path)
 
 
-def _scan_flops(config: CondorConfig) -> int:
-    """Return the operations of the scan per row and layer: chunked (Dao & Gu 2024, section 6), or step by step."""
+def _scan_flops(config: CondorConfig) -> float:
+    """Return the operations of the scan per row and layer, as `trainables.ops.scan.chunked` does them."""
     n, inner = config.d_state, config.d_inner
     if config.ssm_variant == "mamba1":
-        return 6 * inner * n
-    q = choose_chunk(config.lookback, config.d_state, config.headdim)
-    between = 4 * n * inner if q < config.lookback else 0
-    return 2 * q * n + 2 * q * inner + between
+        return 2 * inner * n
+    chunk = choose_chunk(config.lookback, n, config.headdim)
+    block = choose_block(chunk)
+    carried = 1 - chunk / config.lookback
+    return 2 * chunk * n + 2 * block * inner + (chunk - block) * inner + carried * 4 * n * inner
 
 
 def _saved_numbers(config: CondorConfig) -> int:
-    """Return the numbers that a layer keeps per row for its backward pass, counted from the reference path."""
+    """Return the numbers that a layer keeps per row for its backward pass, counted on the chunked scan."""
     d, inner, n = config.d_model, config.d_inner, config.d_state
+    chunk = choose_chunk(config.lookback, n, config.headdim)
+    block = choose_block(chunk)
     if config.ssm_variant == "mamba1":
-        return 3 * d + 8 * inner + 6 * inner * n
+        passes = math.ceil(math.log2(choose_block(config.lookback)))
+        return 3 * d + 8 * inner + (3 + 2 * passes) * inner * n
     heads = inner // config.headdim
-    q = choose_chunk(config.lookback, config.d_state, config.headdim)
-    return 3 * d + 8 * inner + 6 * n + heads * (3 * q + 8)
+    return 3 * d + 15 * inner + 8 * n + heads * (3 * block + 8)

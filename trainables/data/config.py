@@ -17,7 +17,7 @@ class DataConfig(StrictModel):
     bars: str | None = None
     """Path of the bars (`source: files`): columns timestamp, open, high, low, close, volume, optionally symbol."""
     iv: str | None = None
-    """Path of a daily or intraday volatility index in percent (timestamp, close or vix); none: modelled by GARCH."""
+    """Path of a daily or intraday volatility index in percent (timestamp and vix, iv or close); none: modelled."""
     symbol: str | None = None
     """Which symbol of a file of several is used."""
     defects: Literal["error", "drop"] = "error"

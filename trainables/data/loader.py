@@ -38,15 +38,12 @@ class MarketOutline:
 
     Attributes:
         plan: Folds and vault.
-        n_rows: Number of bars, those of the vault included.
-        first, last: When the first and the last bar are known, ns UTC.
+        known_time: (n_bars,) When each bar is known, ns UTC, those of the vault included.
         marks: What is modelled, not measured, and what was dropped.
     """
 
     plan: FoldPlan
-    n_rows: int
-    first: int
-    last: int
+    known_time: NDArray[np.int64]
     marks: Mapping[str, str]
 
 
@@ -120,9 +117,7 @@ def outline(data: DataConfig, folds: FoldsConfig) -> MarketOutline:
     placed = place_bars(data)
     return MarketOutline(
         plan=plan_folds(placed.known_time, folds),
-        n_rows=len(placed.bars),
-        first=int(placed.known_time[0]),
-        last=int(placed.known_time[-1]),
+        known_time=placed.known_time,
         marks=_marks(data, placed),
     )
 
@@ -182,6 +177,9 @@ def _rank_before_session(placed: PlacedBars, volatility: Volatility, data: DataC
 
 def _marks(data: DataConfig, placed: PlacedBars) -> dict[str, str]:
     marks = {"chain": "modelled (Black-Scholes at iv)", **placed.marks}
+    n_holes = int(placed.segment[-1] - placed.segment[0])
+    if n_holes:
+        marks["holes"] = f"{n_holes} in the data; no window and no label crosses one"
     n_sessions = int(placed.session[-1]) + 1
     if data.source == "files" and data.iv is not None:
         return marks

@@ -43,7 +43,7 @@ class SessionRows:
 
 
 def schedule(data: DataConfig, first_ns: int, last_ns: int) -> Schedule:
-    """Return the sessions from the day before `first_ns` to the day after `last_ns`, half days and holidays included.
+    """Return the sessions from a week before `first_ns` to a week after `last_ns`, half days and holidays included.
 
     `rth` means the regular hours of the New York Stock Exchange, also for futures (DATA-9); a market that never
     closes has all its hours.
@@ -53,16 +53,15 @@ def schedule(data: DataConfig, first_ns: int, last_ns: int) -> Schedule:
 
     name = "XNYS" if data.session == "rth" and data.calendar != "24/7" else data.calendar
     start, end = (pd.Timestamp(t, tz="UTC").tz_localize(None).normalize() for t in (first_ns, last_ns))
+    week = pd.Timedelta(days=7)
     with warnings.catch_warnings():
-        # exchange_calendars 4.13 reads its own zoned columns in a way that pandas 3.1 warns about
-        warnings.filterwarnings("ignore", message="Series.values returning an ndarray")
-        calendar = exchange_calendars.get_calendar(
-            name, start=start - pd.Timedelta(days=7), end=end + pd.Timedelta(days=7)
-        )
+        warnings.filterwarnings("ignore", message="Series.values returning")  # exchange_calendars 4.13 on pandas 3.1
+        calendar = exchange_calendars.get_calendar(name, start=start - week, end=end + week)
     day = calendar.schedule.index.to_numpy().astype("datetime64[D]").astype(np.int64)
     if name == "XNYS" and data.session == "all":
         return Schedule(day=day, open=instants(day, EXTENDED_HOURS[0]), close=instants(day, EXTENDED_HOURS[1]))
-    opens, closes = (pd.DatetimeIndex(calendar.schedule[c]).as_unit("ns").asi8 for c in ("open", "close"))
+    opens, closes = (calendar.schedule[name].dt.tz_convert(None).to_numpy() for name in ("open", "close"))
+    opens, closes = (times.astype("datetime64[ns]").astype(np.int64) for times in (opens, closes))
     return Schedule(day=day, open=opens, close=closes)
 
 

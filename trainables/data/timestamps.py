@@ -143,14 +143,25 @@ def _check_offsets(
 def _parse(texts: pa.StringArray, kind: pa.DataType, where: str) -> pa.Array:
     try:
         return texts.cast(kind)
-    except pa.ArrowInvalid as problem:
-        found = str(problem).partition("'")[2].partition("'")[0]
-        row = texts.index(found).as_py() if found else -1
-        place = f"row {row + 1}: " if row >= 0 else ""
+    except pa.ArrowInvalid:
+        row = _first_unreadable(texts, kind)
         raise DataError(
-            f"{where}: {place}expected ISO-8601 such as 2024-01-02T09:30:00, found {found!r}; "
+            f"{where}: row {row + 1}: expected ISO-8601 such as 2024-01-02T09:30:00, found {texts[row].as_py()!r}; "
             "day and month are not guessed, write year-month-day"
         ) from None
+
+
+def _first_unreadable(texts: pa.StringArray, kind: pa.DataType) -> int:
+    """Return the first row that does not convert, by bisection: all before `good` do, one of `[good, bad)` not."""
+    good, bad = 0, len(texts)
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        try:
+            texts.slice(good, middle - good).cast(kind)
+            good = middle
+        except pa.ArrowInvalid:
+            bad = middle
+    return good
 
 
 def _from_wall_clock(naive: pa.Array, zone: str | None, where: str) -> NDArray[np.int64]:

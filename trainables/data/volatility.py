@@ -84,7 +84,7 @@ def rank(value: NDArray[np.float64], n_sessions: int) -> NDArray[np.float64]:
         trailing = np.lib.stride_tricks.sliding_window_view(value, n_sessions)
         low, high = trailing.min(axis=1), trailing.max(axis=1)
         spread = np.where(high > low, high - low, np.nan)
-        result[n_sessions - 1 :] = 100 * (value[n_sessions - 1 :] - low) / spread
+        result[n_sessions - 1 :] = 100 * ((value[n_sessions - 1 :] - low) / spread)
     return result
 
 

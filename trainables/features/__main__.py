@@ -41,13 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def describe(row: FeatureRow, bars_per_session: int) -> dict[str, str | int | bool]:
+def describe(row: FeatureRow, bars_per_session: int) -> dict[str, str | int]:
     """Return what the table shows of a feature, under default settings."""
     return {
         "name": f"{row.family}.{row.name}",
         "group": row.group,
         "lookback": row.lookback(FeatureSettings(), bars_per_session),
-        "cross_session": row.cross_session,
+        "scope": row.scope,
         "known": row.known,
         "kind": row.kind,
         "source": row.source,
@@ -55,7 +55,7 @@ def describe(row: FeatureRow, bars_per_session: int) -> dict[str, str | int | bo
     }
 
 
-def print_table(described: Sequence[dict[str, str | int | bool]]) -> None:
+def print_table(described: Sequence[dict[str, str | int]]) -> None:
     """Print the features as a table, as wide as its content where the output is no terminal."""
     from rich.console import Console
     from rich.table import Table
@@ -64,9 +64,9 @@ def print_table(described: Sequence[dict[str, str | int | bool]]) -> None:
     for column in ("#", *described[0]):
         table.add_column(column, no_wrap=True, justify="right" if column in ("#", "lookback") else "left")
     for number, row in enumerate(described):
-        table.add_row(str(number), *("yes" if v is True else "" if v is False else str(v) for v in row.values()))
+        table.add_row(str(number), *map(str, row.values()))
     console = Console()
-    Console(width=console.width if console.is_terminal else 160).print(table)
+    Console(width=console.width if console.is_terminal else 200).print(table)
 
 
 if __name__ == "__main__":

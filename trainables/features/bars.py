@@ -2,9 +2,9 @@
 
 Runs. A window, a recursion or a return may not look across the start of its run (DATA-10):
 
-- `bars.first`: a run is a segment, cut at sessions too where a session has several bars. The rule for every feature
-  that is not declared cross-session. Where a session is one bar (daily bars), sessions do not cut.
-- `bars.segment_first`: a run is a segment (cut at rolls and holes only): for features declared cross-session. They pass
+- `bars.first`: a run is a segment, cut at sessions too where a session has several bars. The rule for features of scope
+  `session` (`row.Scope`). Where a session is one bar (daily bars), sessions do not cut.
+- `bars.segment_first`: a run is a segment (cut at rolls and holes only): for features of scope `segment`. They pass
   over the first bar of a session, which has no return, with `rolling.over_finite`.
 """
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from trainables.features import bars as kit
@@ -29,36 +31,33 @@ def atr_share(bars: Bars) -> Float:
     return ratio(kit.atr(bars), bars.market.close, 0.0)
 
 
-def _base(
-    name: str, group: str, kind: Kind = "number", variable: str | None = None, known: str = "bar end"
+def _row(
+    name: str,
+    group: str,
+    function: Callable[[Bars], Float],
+    lookback: Lookback,
+    *,
+    kind: Kind = "number",
+    known: str = "bar end",
+    requirement: str | None = None,
 ) -> FeatureRow:
-    """A base column that is also a name of the rule language."""
-    meaning = VARIABLES[variable or name]
-    return FeatureRow(
-        name=name,
-        family="condor",
-        group=group,
-        lookback=meaning.lookback,
-        known=known,
-        source="condor document 2.2 (data)",
-        requirement="FEAT-CB-24",
-        function=meaning.values,
-        kind=kind,
-    )
-
-
-def _own(name: str, group: str, function, lookback: Lookback, kind: Kind = "number") -> FeatureRow:  # type: ignore[no-untyped-def]
     dynamic = group == "dynamic"
     return FeatureRow(
         name=name,
         family="condor",
         group=group,
         lookback=lookback,
+        known=known,
         source="condor document 2.5" if dynamic else "condor document 2.2 (data)",
-        requirement="FEAT-CB-32" if dynamic else "FEAT-CB-24",
+        requirement=requirement or ("FEAT-CB-32" if dynamic else "FEAT-CB-24"),
         function=function,
         kind=kind,
     )
+
+
+def _variable(name: str, group: str, kind: Kind = "number", known: str = "bar end") -> FeatureRow:
+    """A column that is also a name of the rule language."""
+    return _row(name, group, VARIABLES[name].values, VARIABLES[name].lookback, kind=kind, known=known)
 
 
 def _atr_lookback(s: FeatureSettings, per_session: int) -> int:
@@ -70,46 +69,48 @@ def _kappa_lookback(s: FeatureSettings, per_session: int) -> int:
 
 
 ROWS = (
-    _base("open", "spot", "price"),
-    _base("high", "spot", "price"),
-    _base("low", "spot", "price"),
-    _base("close", "spot", "price"),
-    _base("volume", "spot"),
-    _base("strike", "option", "price"),
-    _base("delta", "option"),
-    _base("gamma", "option"),
-    _base("vega", "option"),
-    _base("theta", "option"),
-    _own("iv", "volatility", lambda bars: bars.market.option_iv, bars_needed(1)),
-    _base("ivr", "volatility", known="previous session's close"),
-    _base("spread_ratio", "volatility"),
-    _base("rsi", "technical"),
-    _base("atr", "technical", "distance"),
-    _base("adx", "technical"),
-    _base("stoch_k", "technical"),
-    _base("bb_lower", "bands", "price"),
-    _base("bb_upper", "bands", "price"),
-    _base("sma", "bands", "price"),
-    _base("psar", "bands", "price"),
-    _own("psar_mark", "bands", psar_mark, bars_needed(2), "category"),
-    _own("dist_to_spot", "metadata", distance_to_spot, bars_needed(1)),
-    _own("call_put", "metadata", lambda bars: bars.market.is_call, bars_needed(1), "category"),
-    _base("log_return", "dynamic"),
-    _own("vol_ewma", "dynamic", manifold.volatility_column, lambda s, per_session: s.ewma_seed_n + 1),
-    _own("atr_pct", "dynamic", atr_share, _atr_lookback),
-    _own("kappa_proxy", "dynamic", manifold.kappa, _kappa_lookback),
-    _own("vol_energy", "dynamic", manifold.volatility_energy, _kappa_lookback),
-    _own(
+    _variable("open", "spot", "price"),
+    _variable("high", "spot", "price"),
+    _variable("low", "spot", "price"),
+    _variable("close", "spot", "price"),
+    _variable("volume", "spot"),
+    _variable("strike", "option", "price"),
+    _variable("delta", "option"),
+    _variable("gamma", "option"),
+    _variable("vega", "option"),
+    _variable("theta", "option"),
+    _row("iv", "volatility", lambda bars: bars.market.option_iv, bars_needed(1)),
+    _variable("ivr", "volatility", known="previous session's close"),
+    _variable("spread_ratio", "volatility"),
+    _variable("rsi", "technical"),
+    _variable("atr", "technical", "distance"),
+    _variable("adx", "technical"),
+    _variable("stoch_k", "technical"),
+    _variable("bb_lower", "bands", "price"),
+    _variable("bb_upper", "bands", "price"),
+    _variable("sma", "bands", "price"),
+    _variable("psar", "bands", "price"),
+    _row("psar_mark", "bands", psar_mark, bars_needed(2), kind="category"),
+    _row("dist_to_spot", "metadata", distance_to_spot, bars_needed(1)),
+    _row("call_put", "metadata", lambda bars: bars.market.is_call, bars_needed(1), kind="category"),
+    _variable("log_return", "dynamic"),
+    _row("vol_ewma", "dynamic", manifold.volatility_column, lambda s, per_session: s.ewma_seed_n + 1),
+    _row("atr_pct", "dynamic", atr_share, _atr_lookback),
+    _row("kappa_proxy", "dynamic", manifold.kappa, _kappa_lookback, requirement="FEAT-CB-33"),
+    _row("vol_energy", "dynamic", manifold.volatility_energy, _kappa_lookback, requirement="FEAT-CB-34"),
+    _row(
         "rsi_dyn",
         "dynamic",
         manifold.dynamic_rsi,
         lambda s, per_session: max(s.indicators.rsi_n + 1, manifold.kappa_lookback(s)),
+        requirement="FEAT-CB-35",
     ),
-    _own(
+    _row(
         "adx_adaptive",
         "dynamic",
         manifold.adaptive_adx,
         lambda s, per_session: max(2 * s.indicators.adx_n, manifold.kappa_lookback(s)),
+        requirement="FEAT-CB-35",
     ),
-    _own("psar_adaptive", "dynamic", manifold.adaptive_psar, _atr_lookback),
+    _row("psar_adaptive", "dynamic", manifold.adaptive_psar, _atr_lookback, requirement="FEAT-CB-35"),
 )

@@ -3,16 +3,12 @@
 `first` is as in `trainables.features.rolling`: no indicator looks across the start of a run. Results are NaN in
 warm-up. A denominator below DEGENERATE gives the neutral value that the function states (IND-12).
 
-TA-Lib is used where its definition is the specification's: SMA, EMA, true range and its Wilder average, highest,
-lowest, parabolic stop. Where it is not, a compiled pass stands here and the function says what TA-Lib does differently:
+TA-Lib (0.8) is used where its definition is that of the specification: SMA, EMA, deviation, true range and its Wilder
+average, CCI, highest, lowest, parabolic stop. Elsewhere a compiled pass stands here, because TA-Lib differs:
 
-- RSI: 0 instead of 50 on flat prices.
+- RSI, %K, MFI: 0 instead of 50 where prices are flat or nothing was traded.
 - ADX, +DI, -DI: the Wilder sums start with n-1 values instead of n; the difference dies out as (1-1/n)^t.
 - MACD: the fast average starts late, with the n values that end where the slow one starts.
-- Bollinger, standard deviation: running sums of squares (see `rolling`).
-- Stochastic: 0 instead of 50 on a flat range.
-- CCI: divides rounding noise by rounding noise on flat prices where the mean is not exact.
-- MFI: 0 whenever the money flow of the window is below 1.0, whatever the unit.
 """
 
 from __future__ import annotations
@@ -26,14 +22,16 @@ import talib
 from trainables.features.rolling import (
     Float,
     Int,
-    mean_absolute_deviation,
     recursive_average,
     rolling_mean,
-    rolling_std,
 )
 
 DEGENERATE = 1e-12
 """Denominators of smaller size give the neutral value (IND-12)."""
+
+
+TALIB_CCI_CONSTANT = 0.015
+"""Lambert's constant inside TA-Lib."""
 
 
 def ratio(numerator: Float, denominator: Float, neutral: float) -> Float:
@@ -153,26 +151,45 @@ def moving_average_convergence(
     return line, signal, line - signal
 
 
+def standard_deviation(x: Float, first: Int, n: int) -> Float:
+    """Return the population standard deviation of the last n values. TA-Lib STDDEV: exactly 0 where all are equal.
+
+    Input: finite but for leading NaN of a run.
+    """
+    return by_run(lambda run: talib.STDDEV(run, n, 1.0), first, x)
+
+
 def bollinger(close: Float, first: Int, n: int, width: float) -> tuple[Float, Float, Float]:
     """Return lower band, middle and upper band: mean of n bars and `width` population deviations (IND-6)."""
-    middle = rolling_mean(close, first, n)
-    half = width * rolling_std(close, first, n)
+    middle = simple_average(close, first, n)
+    half = width * standard_deviation(close, first, n)
     return middle - half, middle, middle + half
+
+
+def highest(x: Float, first: Int, n: int) -> Float:
+    """Return the largest of the last n values. TA-Lib MAX; finite input."""
+    return by_run(lambda run: talib.MAX(run, n), first, x) if n > 1 else np.array(x)
+
+
+def lowest(x: Float, first: Int, n: int) -> Float:
+    """Return the smallest of the last n values. TA-Lib MIN; finite input."""
+    return by_run(lambda run: talib.MIN(run, n), first, x) if n > 1 else np.array(x)
 
 
 def stochastic(high: Float, low: Float, close: Float, first: Int, n: int, d_n: int) -> tuple[Float, Float]:
     """Return %K, 50 where the range is flat, and %D, its mean over d_n bars (IND-7)."""
-    highest = by_run(lambda run: talib.MAX(run, n), first, high)
-    lowest = by_run(lambda run: talib.MIN(run, n), first, low)
-    k = ratio(100.0 * (close - lowest), highest - lowest, 50.0)
+    bottom = lowest(low, first, n)
+    k = ratio(100.0 * (close - bottom), highest(high, first, n) - bottom, 50.0)
     return k, rolling_mean(k, first, d_n)
 
 
 def commodity_channel(high: Float, low: Float, close: Float, first: Int, n: int, constant: float) -> Float:
-    """Return (TP - mean TP)/(constant x mean absolute deviation), 0 where degenerate (IND-8)."""
-    typical = typical_price(high, low, close)
-    deviation = mean_absolute_deviation(typical, first, n)
-    return ratio(typical - rolling_mean(typical, first, n), constant * deviation, 0.0)
+    """Return (TP - mean TP)/(constant x mean absolute deviation), 0 where degenerate (IND-8).
+
+    TA-Lib CCI, whose constant is 0.015.
+    """
+    index = by_run(lambda h, low_, c: talib.CCI(h, low_, c, n), first, high, low, close)
+    return index * (TALIB_CCI_CONSTANT / constant)
 
 
 def typical_price(high: Float, low: Float, close: Float) -> Float:

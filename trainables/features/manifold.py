@@ -178,7 +178,8 @@ def hurst(bars: Bars) -> Float:
     flat = (mean_squares < DEGENERATE**2).any(axis=0)
     x = np.log2(HURST_LAGS)
     weights = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
-    slope = weights @ np.log2(np.where(flat, 1.0, mean_squares))
+    logs = np.log2(np.where(flat, 1.0, mean_squares))
+    slope = sum(weight * log for weight, log in zip(weights, logs, strict=True))  # a matrix product rounds by length
     return np.where(flat, 0.5, np.clip(0.5 * slope, 0.0, 1.0))
 
 

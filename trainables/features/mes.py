@@ -6,7 +6,6 @@ from collections.abc import Callable
 from datetime import time
 
 import numpy as np
-import talib
 from numpy.typing import NDArray
 
 from trainables.data.config import DataConfig
@@ -14,8 +13,8 @@ from trainables.data.sessions import schedule
 from trainables.data.zones import NS_PER_SECOND, instants
 from trainables.features import bars as kit
 from trainables.features.bars import Bars, shared
-from trainables.features.indicators import by_run, exponential_average, ratio
-from trainables.features.rolling import Float, lagged, rolling_mean, rolling_std
+from trainables.features.indicators import exponential_average, highest, lowest, ratio, standard_deviation
+from trainables.features.rolling import Float, lagged, rolling_mean
 from trainables.features.row import FeatureRow, Kind, Lookback, bars_needed
 from trainables.features.schemas import MES_WEEKDAY
 from trainables.features.settings import FeatureSettings
@@ -50,17 +49,14 @@ def _return_over(n: int) -> Callable[[Bars], Float]:
 
 
 def _volatility_over(n: int) -> Callable[[Bars], Float]:
-    return lambda bars: rolling_std(kit.log_return(bars), bars.first, checked_seconds(bars, n))
+    return lambda bars: standard_deviation(kit.log_return(bars), bars.first, checked_seconds(bars, n))
 
 
 def _range_over(n: int) -> Callable[[Bars], Float]:
     def values(bars: Bars) -> Float:
         m, window = bars.market, checked_seconds(bars, n)
-        if window == 1:
-            return ratio(m.high - m.low, m.close, 0.0)
-        highest = by_run(lambda run: talib.MAX(run, window), bars.first, m.high)
-        lowest = by_run(lambda run: talib.MIN(run, window), bars.first, m.low)
-        return ratio(highest - lowest, m.close, 0.0)
+        spread = highest(m.high, bars.first, window) - lowest(m.low, bars.first, window)
+        return ratio(spread, m.close, 0.0)
 
     return values
 

@@ -13,7 +13,7 @@ from trainables.features import indicators
 from trainables.features.bars import Bars
 from trainables.features.indicators import change, ratio
 from trainables.features.rolling import Float
-from trainables.features.row import FeatureRow, Lookback, bars_needed
+from trainables.features.row import FeatureRow, Lookback, Scope, bars_needed
 from trainables.features.settings import FeatureSettings
 
 
@@ -100,7 +100,12 @@ def money_flow(bars: Bars) -> Float:
 
 
 def _row(
-    name: str, group: str, requirement: int, lookback: Lookback | int, function: Callable[[Bars], Float], **more: bool
+    name: str,
+    group: str,
+    requirement: int,
+    lookback: Lookback | int,
+    function: Callable[[Bars], Float],
+    scope: Scope = "session",
 ) -> FeatureRow:
     return FeatureRow(
         name=name,
@@ -110,7 +115,7 @@ def _row(
         source="grok document 3.1",
         requirement=f"FEAT-NQ-{requirement}",
         function=function,
-        **more,
+        scope=scope,
     )
 
 
@@ -137,7 +142,7 @@ ROWS = (
         3,
         1,
         lambda b: ratio(b.market.close - opening_vwap(b), opening_vwap(b), 0.0),
-        cross_session=True,
+        scope="segment",
     ),
     _row("macd_hist", "trend", 3, _macd_lookback, lambda b: ratio(kit.macd(b)[2], b.market.close, 0.0)),
     *(_row(f"sma_dev_{n}", "trend", 3, n, sma_deviation(n)) for n in (5, 10, 20, 50, 100, 200)),
@@ -156,5 +161,5 @@ ROWS = (
     _row("bb_pctb", "volatility", 5, lambda s, per_session: s.indicators.bollinger_n, kit.bollinger_position),
     _row("bb_bandwidth", "volatility", 5, lambda s, per_session: s.indicators.bollinger_n, kit.bollinger_bandwidth),
     _row("mfi", "volume_weighted", 6, lambda s, per_session: s.indicators.mfi_n + 1, money_flow),
-    _row("gap", "gap", 7, 1, gap, cross_session=True),
+    _row("gap", "gap", 7, 1, gap, scope="market"),
 )

@@ -23,7 +23,7 @@ from trainables.features.schemas import PRIMITIVES
 SHIPPED_RULES = Path(__file__).with_name("primitives.yaml")
 
 _CATEGORIES = ("macd_signal",)
-_CROSS_SESSION = ("vol_regime", "beta1_regime", "iv_rv_spread", "tda_persistence")
+_ACROSS_SESSIONS = ("vol_regime", "beta1_regime", "iv_rv_spread", "tda_persistence")
 
 
 class Rule(StrictModel):
@@ -97,7 +97,7 @@ def _row(position: int, name: str) -> FeatureRow:
         requirement=f"FEAT-CB-P{number}",
         function=values,
         kind=kind,
-        cross_session=name in _CROSS_SESSION,
+        scope="segment" if name in _ACROSS_SESSIONS else "session",
     )
 
 

@@ -13,6 +13,10 @@ from trainables.features.settings import FeatureSettings
 Kind = Literal["number", "price", "distance", "category"]
 """price: a price level; distance: a difference of prices; category: two or three values; number: anything else."""
 
+Scope = Literal["session", "segment", "market"]
+"""session: not across the start of a session (daily bars: of a segment); segment: across sessions, not across a roll or
+hole; market: statistics of past returns, each made inside a segment, from the whole history."""
+
 Lookback = Callable[[FeatureSettings, int], int]
 """Bars needed, given the settings and the bars per session."""
 
@@ -31,7 +35,7 @@ class FeatureRow:
         function: Bars -> (n_bars,) float64, NaN in warm-up.
         known: When the value of a bar is known.
         kind: How scaling may treat the column.
-        cross_session: Whether the feature may look across the start of a session.
+        scope: How far back the feature may look.
     """
 
     name: str
@@ -43,7 +47,7 @@ class FeatureRow:
     function: Callable[[Bars], Float]
     known: str = "bar end"
     kind: Kind = "number"
-    cross_session: bool = False
+    scope: Scope = "session"
 
 
 def bars_needed(n: int) -> Lookback:

@@ -21,7 +21,7 @@ import numpy as np
 from trainables.features import bars as kit
 from trainables.features import manifold, topology
 from trainables.features.bars import Bars
-from trainables.features.indicators import by_run, ratio
+from trainables.features.indicators import highest, lowest, ratio
 from trainables.features.rolling import (
     Float,
     lagged,
@@ -116,8 +116,8 @@ FUNCTIONS: Mapping[str, Function] = {
     "mean": Function(1, 1, lambda bars, x, n: rolling_mean(x, bars.first, n), lambda n: n - 1),
     "std": Function(1, 1, lambda bars, x, n: rolling_std(x, bars.first, n), lambda n: n - 1),
     "ema": Function(1, 1, lambda bars, x, n: recursive_average(x, bars.first, n, 2 / (n + 1)), lambda n: n - 1),
-    "highest": Function(1, 1, lambda bars, x, n: _extreme("MAX", x, bars, n), lambda n: n - 1),
-    "lowest": Function(1, 1, lambda bars, x, n: _extreme("MIN", x, bars, n), lambda n: n - 1),
+    "highest": Function(1, 1, lambda bars, x, n: highest(x, bars.first, n), lambda n: n - 1),
+    "lowest": Function(1, 1, lambda bars, x, n: lowest(x, bars.first, n), lambda n: n - 1),
     "lag_across_sessions": Function(1, 1, lambda bars, x, n: lagged(x, bars.segment_first, n), lambda n: n),
     "mean_across_sessions": Function(
         1, 1, lambda bars, x, n: over_finite(rolling_mean, x, bars.segment_first, n), lambda n: n - 1
@@ -213,12 +213,6 @@ def _number(node: ast.expr, settings: FeatureSettings, per_session: int) -> floa
     if isinstance(node, ast.Name):
         return NUMBERS[node.id](settings, per_session)
     return ast.literal_eval(node)
-
-
-def _extreme(name: str, x: Float, bars: Bars, n: int) -> Float:
-    import talib
-
-    return by_run(lambda run: getattr(talib, name)(run, n), bars.first, x) if n > 1 else x
 
 
 def evaluate(node: ast.expr, bars: Bars) -> Float:

@@ -13,9 +13,9 @@ import numpy as np
 from trainables.features import bars as kit
 from trainables.features import sessions
 from trainables.features.bars import Bars, shared
-from trainables.features.indicators import ratio, rolling_vwap
-from trainables.features.rolling import Float, lagged, over_finite, rolling_mean, rolling_std
-from trainables.features.row import FeatureRow, Kind, Lookback, bars_needed
+from trainables.features.indicators import ratio, rolling_vwap, standard_deviation
+from trainables.features.rolling import Float, lagged, over_finite, rolling_mean
+from trainables.features.row import FeatureRow, Kind, Lookback, Scope, bars_needed
 from trainables.features.settings import FeatureSettings
 
 
@@ -70,7 +70,7 @@ def _session_momentum(n: int) -> Callable[[Bars], Float]:
 def volatility_regime(bars: Bars) -> Float:
     """Return the short deviation of returns over its long mean, which is cross-session (FEAT-SC-3)."""
     s = bars.settings
-    short = rolling_std(kit.log_return(bars), bars.first, s.volatility_n)
+    short = standard_deviation(kit.log_return(bars), bars.first, s.volatility_n)
     long = over_finite(rolling_mean, short, bars.segment_first, regime_n(s, bars.market.bars_per_session))
     return ratio(short, long, 1.0)
 
@@ -148,7 +148,7 @@ def _row(
     function: Callable[[Bars], Float],
     *,
     kind: Kind = "number",
-    cross_session: bool = False,
+    scope: Scope = "session",
     known: str = "bar end",
 ) -> FeatureRow:
     return FeatureRow(
@@ -160,7 +160,7 @@ def _row(
         requirement=f"FEAT-SC-{requirement}",
         function=function,
         kind=kind,
-        cross_session=cross_session,
+        scope=scope,
         known=known,
     )
 
@@ -202,7 +202,7 @@ ROWS = (
             1,
             lambda s, per_session, n=n: n * per_session + 1,
             _session_momentum(n),
-            cross_session=True,
+            scope="segment",
         )
         for n in (3, 5)
     ),
@@ -233,7 +233,7 @@ ROWS = (
         3,
         lambda s, per_session: s.volatility_n + regime_n(s, per_session),
         volatility_regime,
-        cross_session=True,
+        scope="segment",
     ),
     _row(
         "vix_correlation",
@@ -241,7 +241,7 @@ ROWS = (
         3,
         lambda s, per_session: (s.vix_correlation_n + 1) * per_session + (per_session > 1),
         sessions.volatility_correlation,
-        cross_session=True,
+        scope="market",
         known=BEFORE,
     ),
     _row(
@@ -251,7 +251,7 @@ ROWS = (
         lambda s, _: max(s.vwap_long_n, s.indicators.atr_n + 1),
         volume_weighted_price,
     ),
-    _row("volume_profile_signal", "phase_2", 3, _profile_lookback, profile_signal, cross_session=True),
+    _row("volume_profile_signal", "phase_2", 3, _profile_lookback, profile_signal, scope="segment"),
     _row("session_momentum", "phase_2", 3, 1, session_momentum),
     _row(
         "day_of_week_effect",
@@ -259,19 +259,19 @@ ROWS = (
         3,
         lambda s, per_session: (5 * s.weekday_n + 1) * per_session + 1,
         sessions.weekday_effect,
-        cross_session=True,
+        scope="market",
         known=BEFORE,
     ),
-    _row("profile_poc", "microstructure", 5, _profile_lookback, level(_profile(0)), cross_session=True),
-    _row("profile_vah", "microstructure", 5, _profile_lookback, level(_profile(1)), cross_session=True),
-    _row("profile_val", "microstructure", 5, _profile_lookback, level(_profile(2)), cross_session=True),
+    _row("profile_poc", "microstructure", 5, _profile_lookback, level(_profile(0)), scope="segment"),
+    _row("profile_vah", "microstructure", 5, _profile_lookback, level(_profile(1)), scope="segment"),
+    _row("profile_val", "microstructure", 5, _profile_lookback, level(_profile(2)), scope="segment"),
     _row(
         "profile_width",
         "microstructure",
         5,
         _profile_lookback,
         distance(lambda b: sessions.profile(b)[:, 1] - sessions.profile(b)[:, 2]),
-        cross_session=True,
+        scope="segment",
     ),
     _row("order_flow_imbalance", "microstructure", 5, lambda s, _: s.imbalance_n + 1, order_flow_imbalance),
     _flag("asia_session", _in_session(0)),
@@ -289,7 +289,7 @@ ROWS = (
         6,
         lambda s, per_session: per_session + 1,
         sessions.closing_range_position,
-        cross_session=True,
+        scope="segment",
     ),
     _flag("lunch_hour", _between("lunch_start_minute", "lunch_end_minute")),
 )

@@ -56,18 +56,18 @@ def _change_between_sessions(x: Float, bars: Bars) -> Float:
 def volatility_correlation(bars: Bars) -> Float:
     """Return the correlation of session returns and changes of log implied volatility (FEAT-SC-3); 0 where degenerate.
 
-    The last `vix_correlation_n` sessions that are over; NaN where one of them has no return or no volatility.
+    Over the last `vix_correlation_n` sessions that are over and have both.
     """
-    n = bars.settings.vix_correlation_n
-    iv = bars.market.iv
-    pair = np.stack([session_returns(bars), _change_between_sessions(np.log(np.where(iv > 0, iv, np.nan)), bars)])
-    values = np.full(pair.shape[1], np.nan)
-    if len(values) >= n:
-        windows = sliding_window_view(pair, n, axis=1)
+    n, iv = bars.settings.vix_correlation_n, bars.market.iv
+    volatility = np.log(np.where(iv > 0, iv, np.nan))
+    pairs = np.stack([session_returns(bars), _change_between_sessions(volatility, bars)])
+    has_both = np.isfinite(pairs).all(axis=0)
+    values = np.full(max(int(has_both.sum()), n - 1) + 1, np.nan)
+    if has_both.sum() >= n:
+        windows = sliding_window_view(pairs[:, has_both], n, axis=1)
         x, y = windows - windows.mean(axis=2, keepdims=True)
-        scale = np.sqrt((x * x).sum(axis=1) * (y * y).sum(axis=1))
-        values[n - 1 :] = ratio((x * y).sum(axis=1), scale, 0.0)
-    return known_of_sessions(values, bars)
+        values[n : len(x) + n] = ratio((x * y).sum(axis=1), np.sqrt((x * x).sum(axis=1) * (y * y).sum(axis=1)), 0.0)
+    return known_of_sessions(values[np.cumsum(has_both)], bars)
 
 
 def weekday_effect(bars: Bars) -> Float:

@@ -6,6 +6,7 @@ up to the enclosing radius, beyond which nothing changes (the complex is a cone)
 
 from __future__ import annotations
 
+import gudhi
 import numpy as np
 
 from trainables.features.bars import Bars, chained_log_price, shared
@@ -62,8 +63,6 @@ def loops(cloud: Float) -> Float:
     Returns:
         (n_classes, 2) diameters at birth and death, death at most the enclosing radius.
     """
-    import gudhi
-
     distance = np.sqrt(((cloud[:, None] - cloud[None]) ** 2).sum(axis=2))
     enclosing = distance.max(axis=1).min()
     edges = gudhi.RipsComplex(distance_matrix=distance, max_edge_length=enclosing).create_simplex_tree(max_dimension=1)

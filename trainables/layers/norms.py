@@ -21,7 +21,7 @@ class RMSNorm(nn.Module):
         self.epsilon = epsilon
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.rms_norm(x, self.weight.shape, self.weight, self.epsilon)
+        return functional.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.epsilon)
 
 
 class GatedRMSNorm(RMSNorm):

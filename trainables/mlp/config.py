@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -11,8 +12,8 @@ from trainables.config import FamilyConfig
 
 HIDDEN_WIDTHS = {"32-16": (32, 16), "64-32-16": (64, 32, 16), "128-64-32": (128, 64, 32)}
 """Hidden layers by name: 1,013, 3,573 and 12,245 parameters on ten inputs (MLP-1)."""
-STAGE_INPUTS = {"10": 10, "20": 20}
-"""Feature stages that are built -> number of inputs (FEAT-SC-1, FEAT-SC-2)."""
+STAGE_INPUTS = {"10": 10, "20": 20, "30+": 42}
+"""Feature stages that are built -> number of inputs; each begins with the columns of the one before (FEAT-SC-1..6)."""
 TRAINING_COPIES = 4
 """Float32 numbers kept per parameter: weight, gradient, two moments."""
 ACTIVATION_COPIES = 8
@@ -27,7 +28,7 @@ class MlpConfig(FamilyConfig):
     norm: Literal["layer", "batch"] = "layer"
     """Norm before the first and after every hidden layer (C-104)."""
     feature_stage: Literal["10", "20", "30+", "50+"] = "10"
-    """Feature set; 30+ and 50+ are not built yet."""
+    """Feature set; 50+ needs data from other markets and is not built."""
     label_horizon: int = Field(default=5, ge=1)
     """Bars ahead whose direction is the label: 1, 5, 15, 60 minutes in the source (DATA-26)."""
     levels_mode: Literal["relative", "raw"] = "relative"
@@ -67,7 +68,7 @@ class MlpConfig(FamilyConfig):
     def n_parameters(self) -> int:
         """Return the exact number of trainable parameters (MLP-1)."""
         widths = (self.n_inputs, *self.hidden_widths, 1)
-        linear = sum((before + 1) * after for before, after in zip(widths, widths[1:], strict=False))
+        linear = sum((before + 1) * after for before, after in pairwise(widths))
         return linear + 2 * sum(widths[:-1])
 
     def memory_bytes(self) -> int:
@@ -76,7 +77,7 @@ class MlpConfig(FamilyConfig):
 
     def forward_flops(self) -> float:
         widths = (self.n_inputs, *self.hidden_widths, 1)
-        return 2.0 * sum(before * after for before, after in zip(widths, widths[1:], strict=False))
+        return 2.0 * sum(before * after for before, after in pairwise(widths))
 
     @classmethod
     def scored_lookback(cls, reach: Mapping[str, tuple[Any, ...]]) -> int:

@@ -1,4 +1,4 @@
-"""The trained model as files: weights in safetensors, everything else as JSON. Reloading gives the same outputs (ART-3)."""
+"""The trained model as files: weights in safetensors, everything else as JSON. Reloads to the same outputs (ART-3)."""
 
 from __future__ import annotations
 
@@ -104,3 +104,9 @@ def save_training_metrics(folder: Path, reports: Sequence[RungReport]) -> None:
             "n_folds": len(values),
         }
     write_json(folder / METRICS, {"folds": [asdict(report) for report in reports], "aggregates": aggregates})
+
+
+def load_training_metrics(folder: Path) -> list[RungReport]:
+    """Return the reports of complete folds that `save_training_metrics` wrote."""
+    stored = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    return [RungReport(**report) for report in stored["folds"]]

@@ -20,26 +20,44 @@ from trainables.training.family import Batch
 class StepPlan:
     """Row positions of every optimiser step of a fold; no state, so a trial resumes at any step.
 
-    An epoch is a seeded permutation of the training rows, cut evenly into steps of at most `batch_size * accum_steps`
-    rows and each step evenly into `accum_steps` micro-batches: sizes differ by at most one row, and no row is dropped.
+    An epoch is a seeded permutation of runs of `run_length` training rows in time order (1: of single rows), cut evenly
+    into steps of at most `batch_size * accum_steps` rows and each step evenly into `accum_steps` micro-batches: sizes
+    differ by at most one run. Single rows are never dropped; of runs, the rows that do not fill one are left out at
+    either end of an epoch, by a seeded choice.
     """
 
-    def __init__(self, rows: NDArray[np.int64], *, batch_size: int, accum_steps: int, epochs: int, seed: int) -> None:
-        """Plan the steps over `rows`, (n,) positions.
+    def __init__(
+        self,
+        rows: NDArray[np.int64],
+        *,
+        batch_size: int,
+        accum_steps: int,
+        epochs: int,
+        seed: int,
+        run_length: int = 1,
+    ) -> None:
+        """Plan the steps over `rows`, (n,) increasing positions.
 
         Raises:
-            ValueError: There are fewer rows than micro-batches of one step.
+            ValueError: There are fewer runs than micro-batches of one step, or a micro-batch cannot hold a run.
         """
-        if len(rows) < accum_steps:
+        n_runs = len(rows) // run_length
+        if n_runs < accum_steps:
             raise ValueError(
-                f"accum_steps: expected at most as many micro-batches as training rows ({len(rows)}), found {accum_steps}"
+                f"accum_steps: expected at most as many micro-batches as runs of {run_length} training rows ({n_runs}), "
+                f"found {accum_steps}; lower it"
+            )
+        if batch_size < run_length:
+            raise ValueError(
+                f"batch_size: expected at least one run of {run_length} rows, found {batch_size}; raise it"
             )
         self._rows = rows
+        self._run_length = run_length
         self._accum_steps = accum_steps
         self._seed = seed
         self._epoch = -1
         self._order = rows
-        self.steps_per_epoch = math.ceil(len(rows) / (batch_size * accum_steps))
+        self.steps_per_epoch = math.ceil(n_runs / (batch_size // run_length * accum_steps))
         self.n_steps = epochs * self.steps_per_epoch
 
     def micro_batches(self, step: int) -> list[NDArray[np.int64]]:
@@ -47,8 +65,15 @@ class StepPlan:
         epoch, place = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             self._epoch = epoch
-            self._order = np.random.default_rng((self._seed, epoch)).permutation(self._rows)
-        return np.array_split(np.array_split(self._order, self.steps_per_epoch)[place], self._accum_steps)
+            self._order = self._permuted(np.random.default_rng((self._seed, epoch)))
+        runs = np.array_split(np.array_split(self._order, self.steps_per_epoch)[place], self._accum_steps)
+        return [run.reshape(-1) for run in runs]
+
+    def _permuted(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Return the epoch's runs, (n_runs, run_length)."""
+        n_runs, n_over = divmod(len(self._rows), self._run_length)
+        first = int(rng.integers(n_over + 1))
+        return rng.permutation(self._rows[first : first + n_runs * self._run_length].reshape(n_runs, -1))
 
 
 class Windows:
@@ -63,7 +88,7 @@ class Windows:
         device: torch.device,
         normalise: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        """Keep the arrays; `normalise` maps windows (B, T, F) to windows, for scaling whose statistics are the window's."""
+        """Keep the arrays; `normalise` maps windows (B, T, F) to windows, for scaling by a window's own statistics."""
         self._features = features_NF
         self._targets = torch.from_numpy(targets_NK)
         self._lookback = lookback

@@ -1,7 +1,7 @@
 """Checkpoints of a trial: one folder per rung, whole or absent, checked by content before it is believed.
 
-A folder holds `tensors.safetensors`, `place.json` and, written last, `manifest.json` with the SHA-256 of both. It is made
-under a temporary name and renamed. Nothing in it is pickled.
+A folder holds `tensors.safetensors`, `place.json` and, written last, `manifest.json` with the SHA-256 of both. It is
+made under a temporary name and renamed. Nothing in it is pickled.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ def sync(path: Path) -> None:
 
 
 def write_durably(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write` with a temporary path and move the result to `path`; after a crash the old file or the new one is there.
+    """Call `write` with a temporary path and move the result to `path`: a crash leaves the old file or the new one.
 
     Raises:
         OSError: The disk is full or read-only; nothing is left at the temporary path.

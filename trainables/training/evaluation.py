@@ -34,8 +34,8 @@ def score_rows(
 def score_metrics(score: Score) -> dict[str, float]:
     """Return the fold's measures; an undefined one is absent. Requirements: ANALYSIS-1, ANALYSIS-2, ANALYSIS-3.
 
-    `val_loss` and `crps` are means over rows, `ic_<h>` the rank correlation of a horizon, `ic` the mean of those that are
-    defined. `val_loss` is always there, finite or not.
+    `val_loss` and `crps` are means over rows, `ic_<h>` the rank correlation of a horizon, `ic` the mean of those that
+    are defined. `val_loss` is always there, finite or not.
     """
     metrics = dict(score.metrics)
     if score.crps is not None:
@@ -73,7 +73,8 @@ def training_metrics(
         flatness_steps: Lanczos steps; 0 leaves curvature out.
 
     Returns:
-        `train_loss`; `flatness` = top Hessian eigenvalue / loss where the loss is positive.
+        `train_loss`; where the loss is positive `flatness` = top Hessian eigenvalue / loss, and `flatness_adaptive`,
+        the form of it that a rescaling of weights cannot change (Kwon et al. 2021).
     """
     batch = windows.batch(rows)
 
@@ -88,7 +89,9 @@ def training_metrics(
         return {"train_loss": train_loss}
     with twice_differentiable():
         parameters = [p for p in model.parameters() if p.requires_grad]
-        curvature = top_eigenvalue(loss, parameters, n_steps=flatness_steps, seed=0)
-    flatness = curvature.relative
-    is_known = flatness is not None and math.isfinite(flatness)
-    return {"train_loss": train_loss} | ({"flatness": flatness} if is_known else {})
+        curvatures = {
+            "flatness": top_eigenvalue(loss, parameters, n_steps=flatness_steps, seed=0),
+            "flatness_adaptive": top_eigenvalue(loss, parameters, n_steps=flatness_steps, seed=0, is_adaptive=True),
+        }
+    relative = {name: curvature.relative for name, curvature in curvatures.items()}
+    return {"train_loss": train_loss} | {n: v for n, v in relative.items() if v is not None and math.isfinite(v)}

@@ -18,7 +18,7 @@ def write_evidence(path: Path, known_time: NDArray[np.int64], score: Score, meta
     """Write one fold's evidence as Parquet, whole or not at all.
 
     Columns: `timestamp` (int64, ns UTC: the moment of decision), `loss`, `crps` where there is one,
-    `prediction_<h>`, `target_<h>` and where given `scale_<h>` of each horizon, and the score's further columns; float32.
+    `prediction_<h>`, `target_<h>` and maybe `scale_<h>` of each horizon, and the score's further columns, float32.
 
     Args:
         path: Target file; its folder is made.

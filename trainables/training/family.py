@@ -79,7 +79,7 @@ class Family(Protocol):
         ...
 
     def score(self, config: Any, outputs: Any, targets: Tensor) -> Score:
-        """Turn the outputs for all scored rows, (n, ...), and their targets (n, K) into a score. Called without gradients."""
+        """Turn the outputs for all scored rows, (n, ...), and their targets (n, K) into a score, without gradients."""
         ...
 
 

@@ -23,7 +23,7 @@ from trainables.training.evaluation import sample_rows, score_metrics, score_row
 from trainables.training.family import Family, Score
 from trainables.training.loop import train_steps
 from trainables.training.options import RunOptions
-from trainables.training.randomness import derive_seed, restore_random_state, seed_all, undisturbed
+from trainables.training.randomness import derive_seed, random_state, restore_random_state, seed_all, undisturbed
 from trainables.training.stability import Stability
 
 
@@ -65,6 +65,7 @@ class FoldTraining:
             accum_steps=config.accum_steps,
             epochs=config.epochs,
             seed=fold_seed,
+            run_length=config.consecutive_rows,
         )
         seed_all(fold_seed)
         self._judge = family.build_model(config, dataset.feature_names).to(device).eval()
@@ -74,7 +75,7 @@ class FoldTraining:
         self._stability = Stability()
 
     def train_to(self, share: float) -> dict[str, float]:
-        """Train until `share` of the fold's steps is done; return the mean training objective of the steps now taken."""
+        """Train until `share` of the fold's steps is done; return the mean objective of the steps now taken."""
         target = round(share * self.plan.n_steps)
         objective = train_steps(
             self._engine,
@@ -124,8 +125,6 @@ class FoldTraining:
 
     def capture(self) -> dict[str, Any]:
         """Return the fields of a `Checkpoint` that say where this fold stands."""
-        from trainables.training.randomness import random_state
-
         return {
             "step": self.step,
             "engine": self._engine.state(),
@@ -164,6 +163,6 @@ def _scaled_windows(
     if config.normalizer == "instance":
         normalise = partial(instance_normalise, names=dataset.feature_names, clip=config.clip_value)
     features: NDArray[np.float32] = normaliser.apply(dataset.features[used])
-    targets = np.ascontiguousarray(dataset.targets[used])
+    targets = np.array(dataset.targets[used], dtype=np.float32)
     windows = Windows(features, targets, lookback=config.lookback, device=device, normalise=normalise)
     return windows, first

@@ -43,7 +43,8 @@ def apply_flags(precision: str, *, deterministic: bool) -> None:
     torch.backends.cudnn.allow_tf32 = allow_tf32
     torch.backends.cudnn.benchmark = not deterministic
     torch.backends.cudnn.deterministic = deterministic
-    torch.use_deterministic_algorithms(deterministic)
+    if torch.are_deterministic_algorithms_enabled() != deterministic:  # the call itself imports the compiler: seconds
+        torch.use_deterministic_algorithms(deterministic)
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def derive_seed(*path: int) -> int:
-    """Return a 32-bit seed for a place such as (trial seed, fold); near paths give unrelated seeds. Requirement: REPRO-1."""
+    """Return a 32-bit seed for a place such as (trial seed, fold); near places give unrelated seeds (REPRO-1)."""
     return int(np.random.SeedSequence(path).generate_state(1)[0])
 
 

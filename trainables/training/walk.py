@@ -149,7 +149,8 @@ def _device_name(options: RunOptions) -> str:
 
 def _check_ladder(ladder: tuple[tuple[int, float], ...], n_folds: int) -> None:
     """Refuse a ladder that goes back, or beyond the folds of the data."""
-    if not ladder or list(ladder) != sorted(set(map(tuple, ladder))) or not all(0 < share <= 1 for _, share in ladder):
+    points = [(fold, share) for fold, share in ladder]
+    if not points or points != sorted(set(points)) or not all(fold >= 0 and 0 < share <= 1 for fold, share in points):
         raise ValueError(f"ladder: expected (fold, share) in increasing order with shares in (0, 1], found {ladder}")
     if ladder[-1][0] >= n_folds:
         raise ValueError(

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,17 @@ def test_windows_share_the_memory_of_the_rows(features):
     assert view.shape == (44, 7, 3)
     assert np.shares_memory(view, features)
     np.testing.assert_array_equal(view[5], features[5:12])
+
+
+@pytest.mark.requirement("DATA-20")
+def test_windows_take_no_memory_of_their_own():
+    rows = np.zeros((200_000, 8), dtype=np.float32)
+    tracemalloc.start()
+    view = windows_view(rows, 120)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(view) == 200_000 - 120 + 1
+    assert peak < 0.05 * rows.nbytes
 
 
 @pytest.mark.requirement("DATA-20")

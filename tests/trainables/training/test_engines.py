@@ -5,7 +5,11 @@ from __future__ import annotations
 import copy
 import gc
 import math
+import os
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +20,7 @@ from trainables.training.engine import choose_engine, open_engine
 from trainables.training.family import Batch
 
 CPU = torch.device("cpu")
+ROOT = Path(__file__).parents[3]
 N_STEPS = 6
 STAGES = [("plain", 0), ("deepspeed", 0), ("deepspeed", 1), ("deepspeed", 2), ("deepspeed", 3)]
 
@@ -138,6 +143,21 @@ def test_a_step_with_nan_is_reported_and_leaves_the_weights_alone(kind, stage):
     engine.close()
 
 
+def test_deepspeed_trains_where_there_is_no_compiler():
+    script = """
+from tests.trainables.training.test_engines import make_engine, toy_batches, train
+for stage in (0, 1):
+    engine = make_engine("deepspeed", zero_stage=stage)
+    train(engine, toy_batches(1))
+    engine.close()
+"""
+    bare = {**{k: v for k, v in os.environ.items() if k not in ("CC", "CXX", "LOCAL_RANK")}, "PATH": ""}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=ROOT, env=bare, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.requirement("TRAIN-4")
 @pytest.mark.requirement("TRAIN-16")
 def test_deepspeed_configuration_of_a_trial():
     from trainables.training.deepspeed_engine import ds_config

@@ -1,4 +1,4 @@
-"""A family of two dozen parameters on synthetic rows, for tests of the walk: next row's move from the last four rows."""
+"""A family of two dozen parameters on synthetic rows, for tests of the walk."""
 
 from __future__ import annotations
 

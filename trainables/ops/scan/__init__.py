@@ -88,8 +88,8 @@ def ssd(
     2405.21060. Requirements: CONDOR-3, CONDOR-4.
 
     Args:
-        x_BTHP: Input.
-        dt_BTH: Step sizes, zero or more.
+        x_BTHP: Input; its floating type is that of the products.
+        dt_BTH: Step sizes, zero or more; float32 or wider, and so are the decays.
         a_H: Rate of each head, below zero.
         b_BTN: Input vectors, shared by the heads.
         c_BTN: Output vectors, shared by the heads.
@@ -111,7 +111,8 @@ def ssd(
 
         return fused.ssd(x_BTHP, dt_BTH, a_H, b_BTN, c_BTN, state_BHPN, want_state=want_state)
     log_decay_BTH = dt_BTH * a_H
-    u_BTHP = x_BTHP * _gain(dt_BTH, a_H, log_decay_BTH, discretisation)[..., None]
+    u_BTHP = x_BTHP * _gain(dt_BTH, a_H, log_decay_BTH, discretisation).to(x_BTHP.dtype)[..., None]
+    b_BTN, c_BTN = b_BTN.to(x_BTHP.dtype), c_BTN.to(x_BTHP.dtype)
     if form == "chunked":
         from trainables.ops.scan import chunked
 

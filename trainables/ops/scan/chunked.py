@@ -67,7 +67,7 @@ def _one_chunk(
     if n_blocks > 1 or state_BNHP is not None or want_state:
         y_BKQHP, past_BTHP = _between_blocks(y_BKQHP, u_BKQHP, sum_BKQH, score_BTT)
     if state_BNHP is not None:
-        from_start_BTH = log_decay_BTH.cumsum(1).exp()
+        from_start_BTH = log_decay_BTH.cumsum(1).exp().to(u_BTHP.dtype)
         read_BTHP = (c_BTN @ state_BNHP.flatten(2)).view_as(u_BTHP)
         y_BKQHP = y_BKQHP + (read_BTHP * from_start_BTH[..., None]).view_as(y_BKQHP)
     y_BTHP = y_BKQHP.reshape(u_BTHP.shape)[:, :length]
@@ -75,7 +75,7 @@ def _one_chunk(
         return y_BTHP, None
     new_BNHP = (b_BTN.transpose(1, 2) @ past_BTHP.flatten(2)).view(batch, -1, heads, head_dim)
     if state_BNHP is not None:
-        new_BNHP = new_BNHP + state_BNHP * log_decay_BTH.sum(1).exp()[:, None, :, None]
+        new_BNHP = new_BNHP + state_BNHP * log_decay_BTH.sum(1).exp().to(u_BTHP.dtype)[:, None, :, None]
     return y_BTHP, new_BNHP
 
 
@@ -83,8 +83,8 @@ def _inside_blocks(u_BKQHP: Tensor, sum_BKQH: Tensor, score_BTT: Tensor) -> Tens
     """Return what the rows of a block give one another."""
     n_blocks, block = u_BKQHP.shape[1:3]
     sum_BKHQ = sum_BKQH.transpose(2, 3).contiguous()
-    future_QQ = torch.full((block, block), -torch.inf, dtype=u_BKQHP.dtype, device=u_BKQHP.device).triu_(1)
-    decay_BKHQQ = (sum_BKHQ[..., :, None] - sum_BKHQ[..., None, :]).add_(future_QQ).exp_()
+    future_QQ = torch.full((block, block), -torch.inf, dtype=sum_BKHQ.dtype, device=sum_BKHQ.device).triu_(1)
+    decay_BKHQQ = (sum_BKHQ[..., :, None] - sum_BKHQ[..., None, :]).add_(future_QQ).exp_().to(u_BKQHP.dtype)
     rows = [slice(k * block, (k + 1) * block) for k in range(n_blocks)]
     score_BKQQ = torch.stack([score_BTT[:, part, part] for part in rows], dim=1)
     return torch.matmul(decay_BKHQQ * score_BKQQ[:, :, None], u_BKQHP.transpose(2, 3)).transpose(2, 3)
@@ -94,14 +94,16 @@ def _between_blocks(y_BKQHP: Tensor, u_BKQHP: Tensor, sum_BKQH: Tensor, score_BT
     """Add what each block receives from those before it; also return all inputs, decayed to the end of the chunk."""
     batch, n_blocks, block, heads, head_dim = u_BKQHP.shape
     total_BKH = sum_BKQH[:, :, -1]
-    to_end_BKQHP = u_BKQHP * (total_BKH[:, :, None] - sum_BKQH).exp()[..., None]
-    from_start_BKQH = sum_BKQH.exp()
-    outputs, past_BTHP = [y_BKQHP[:, 0]], to_end_BKQHP[:, 0]
+    dtype = u_BKQHP.dtype
+    to_end = (u_BKQHP * (total_BKH[:, :, None] - sum_BKQH).exp().to(dtype)[..., None]).unbind(1)
+    from_start = sum_BKQH.exp().to(dtype).unsqueeze(-1).unbind(1)
+    own = y_BKQHP.unbind(1)  # one stack in the backward pass, where indexing would fill a zero tensor per block
+    outputs, past_BTHP = [own[0]], to_end[0]
     for k in range(1, n_blocks):
         score_BQT = score_BTT[:, k * block : (k + 1) * block, : k * block]
         got_BQHP = (score_BQT @ past_BTHP.flatten(2)).view(batch, block, heads, head_dim)
-        outputs.append(torch.addcmul(y_BKQHP[:, k], got_BQHP, from_start_BKQH[:, k, :, :, None]))
-        past_BTHP = torch.cat([past_BTHP * total_BKH[:, k].exp()[:, None, :, None], to_end_BKQHP[:, k]], dim=1)
+        outputs.append(torch.addcmul(own[k], got_BQHP, from_start[k]))
+        past_BTHP = torch.cat([past_BTHP * total_BKH[:, k].exp().to(dtype)[:, None, :, None], to_end[k]], dim=1)
     return torch.stack(outputs, dim=1), past_BTHP
 
 

@@ -1,0 +1,145 @@
+import json
+import math
+import re
+import shutil
+import subprocess
+
+import polars as pl
+import pytest
+
+from analysis import report
+from analysis.reports import leaderboard, page, plots
+from analysis.run_folder import RunFolder
+from tests.analysis import fake_run
+from tests.analysis.reports.test_leaderboard import loss, run_of
+from tests.analysis.test_run_folder import row
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    run = RunFolder(fake_run.write(tmp_path_factory.mktemp("page") / "run"))
+    page.write(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def html(run):
+    return (run.path / "report.html").read_text(encoding="utf-8")
+
+
+def without_plotly(html: str) -> str:
+    return html.replace(str(page._plotly()), "")
+
+
+@pytest.mark.requirement("RANK-2")
+def test_every_figure_has_its_place_and_its_data(html):
+    figures = json.loads(re.search(r"const figures = (.*);\n", without_plotly(html)).group(1))
+    assert set(figures) == {"leaderboard", "folds", "flatness", "pareto", "parallel", "history"}
+    for name in figures:
+        assert f'id="{name}"' in html
+        assert figures[name]["data"]
+
+
+def test_the_page_needs_no_network(html):
+    own = without_plotly(html)
+    assert len(own) < len(html) - 1_000_000  # plotly is in it, once
+    assert not re.search(r"(src|href)\s*=|@import|url\(", own)
+
+
+def test_text_of_trials_cannot_become_markup(html):
+    own = without_plotly(html)
+    assert "&lt;/script&gt;&lt;b&gt;&amp;" in own
+    assert "</script><b>" not in own
+
+
+def test_marks_and_verdict_come_before_any_table(html):
+    body = without_plotly(html)
+    assert body.index("modelled by Black-Scholes") < body.index("<table")
+    assert body.index("trials on 6 walk-forward folds") < body.index("<table")
+    assert body.index("is unopened") < body.index("<table")
+
+
+def test_trials_that_did_not_rank_are_listed_with_reason_and_folds(html):
+    assert "worker died 3 times" in html
+    assert re.search(r"stopped early</td><td class=\"number\">3 of 6", html)
+
+
+@pytest.mark.parametrize(
+    "trials",
+    [
+        [],
+        [row(0, state="failed", n_folds=0, reason="ValueError")],
+        [row(0, state="stopped", n_folds=1, **{"metric.val_loss": 1.0})],
+        [loss(0, 1.0)],
+        [loss(0, 1.0, None, n_folds=1), loss(1, 1.0, None, n_folds=1)],
+        [loss(0, 1.0, 0.0, **{"metric.flatness": -1.0, "metric.ic": 0.0}), loss(1, 1.0, 0.0, **{"param.a": None})],
+    ],
+    ids=["none", "failed", "stopped", "one", "one_fold", "constant"],
+)
+def test_runs_with_little_in_them_have_a_page(tmp_path, trials):
+    assert "<h1>" in page.render(run_of(tmp_path, trials), leaderboard.build(run_of(tmp_path, trials)))
+
+
+def test_leader_with_broken_evidence_is_not_compared(tmp_path):
+    run = RunFolder(fake_run.write(tmp_path / "run"))
+    leader = leaderboard.build(run).leader.trial_id
+    cut = run.path / "evidence" / leader / "fold-01.parquet"
+    cut.write_bytes(cut.read_bytes()[:100])
+    html = page.render(run, leaderboard.build(run))
+    assert "no usable evidence" in html
+    assert f"evidence/{leader}/fold-01.parquet" in html
+
+
+def test_leader_with_infinite_predictions_is_not_compared(tmp_path):
+    run = RunFolder(fake_run.write(tmp_path / "run"))
+    file = run.path / "evidence" / leaderboard.build(run).leader.trial_id / "fold-00.parquet"
+    pl.read_parquet(file).with_columns(pl.lit(math.inf, pl.Float32).alias("prediction_1d")).write_parquet(file)
+    assert "no usable evidence" in page.render(run, leaderboard.build(run))
+
+
+def test_timestamps_may_be_nanoseconds_as_numbers(tmp_path):
+    run = RunFolder(fake_run.write(tmp_path / "run"))
+    for file in (run.path / "evidence" / leaderboard.build(run).leader.trial_id).iterdir():
+        pl.read_parquet(file).with_columns(pl.col("timestamp").dt.epoch("ns")).write_parquet(file)
+    assert "rank correlation with what happened" in page.render(run, leaderboard.build(run))
+
+
+def test_inactive_parameters_have_a_tick_of_their_own(run):
+    figure = plots.parallel_coordinates(leaderboard.build(run), run.parameters)
+    (axis,) = [d for d in figure.data[0].dimensions if d.label == "moe_n_experts"]
+    assert axis.ticktext[0] == "–"
+    assert 0 in axis.values
+
+
+def test_heat_map_is_the_distance_to_the_median_complete_trial(run):
+    figure = plots.fold_heat_map(leaderboard.build(run), run.folds, ["val_loss"])
+    n_ranked = len(leaderboard.build(run).ranked)
+    for gaps in figure.data[0].z:
+        ranked = sorted(gaps[:n_ranked])
+        assert ranked[n_ranked // 2 - 1] + ranked[n_ranked // 2] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_command_writes_the_page_again(run, capsys):
+    (run.path / "report.html").unlink()
+    assert report.main([str(run.path)]) == 0
+    assert (run.path / "report.html").is_file()
+    assert capsys.readouterr().out.strip().endswith("report.html")
+
+
+def test_command_refuses_what_is_no_run(tmp_path, capsys):
+    assert report.main([str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "plan.json: expected a plan" in error
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_a_browser_draws_all_figures(run, tmp_path):
+    page.write(run)
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}"]
+    command += ["--virtual-time-budget=8000", "--dump-dom", (run.path / "report.html").resolve().as_uri()]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    drawn = set(re.findall(r'<div class="plot js-plotly-plot" id="(\w+)"', dom))
+    assert drawn == {"leaderboard", "folds", "flatness", "pareto", "parallel", "history"}

@@ -1,0 +1,113 @@
+"""The real command line on real data: a whole small search, and one that is killed and resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FILES = {
+    "space.yaml", "plan.json", "journal.sqlite", "trials.parquet", "folds.parquet", "ranking.csv", "best_config.yaml",
+    "evidence", "checkpoints", "mlflow.db", "log.txt", "report.html",
+}  # fmt: skip
+SEARCH = ["search/run.py", "--space", "spaces/mlp.yaml", "--profile", "smoke", "--seed", "3"]
+ONE_AT_A_TIME = ["--set", "resources.max_concurrent=1", "--set", "budget.trials=6"]
+
+
+def search(*arguments: str | Path, wait: bool = True) -> subprocess.Popen[str]:
+    environment = {**os.environ, "RAY_ADDRESS": "", "OMP_NUM_THREADS": "1"}
+    environment.pop("RAY_ADDRESS")
+    process = subprocess.Popen(
+        [sys.executable, *map(str, arguments)], cwd=ROOT, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    if wait:
+        process.wait(timeout=280)
+    return process
+
+
+def outcome(run_dir: Path) -> pl.DataFrame:
+    """What a search found, less what no two runs share: times."""
+    trials = pl.read_parquet(run_dir / "trials.parquet")
+    return trials.drop("seconds", "attempts", *[c for c in trials.columns if "seconds" in c or "per_second" in c])
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("run") / "whole"
+    done = search(*SEARCH, *ONE_AT_A_TIME, "--out", run_dir)
+    out, err = done.communicate()
+    assert done.returncode == 0, err
+    assert out.splitlines()[-1] == str(run_dir)
+    return run_dir
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+@pytest.mark.requirement("SEARCH-18", "MLFLOW-1", "REPRO-2", "ART-2")
+def test_a_search_leaves_a_complete_run_folder_and_its_mirror(whole_run: Path) -> None:
+    assert {path.name for path in whole_run.iterdir()} >= FILES
+    trials = pl.read_parquet(whole_run / "trials.parquet")
+    assert len(trials) == 6
+    assert set(trials["state"]) <= {"complete", "stopped"}
+    plan = json.loads((whole_run / "plan.json").read_text())
+    assert plan["marks"].keys() >= {"iv", "chain"}
+    assert plan["data_snapshot"]
+    assert {p.name for p in (whole_run / "evidence").iterdir()} == set(trials["trial_id"])
+    with sqlite3.connect(whole_run / "mlflow.db") as database:
+        rows = database.execute(
+            "SELECT key, value FROM tags WHERE key IN ('state', 'mark.iv', 'data_snapshot')"
+        ).fetchall()
+    assert sum(key == "state" for key, _ in rows) == 6
+    assert ("mark.iv", plan["marks"]["iv"]) in rows
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+@pytest.mark.requirement("SEARCH-15", "CLUSTER-4", "REPRO-3")
+def test_a_search_that_is_killed_and_resumed_ends_as_one_left_alone(whole_run: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "killed"
+    process = search(*SEARCH, *ONE_AT_A_TIME, "--out", run_dir, wait=False)
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and n_observed(run_dir) < 3:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(timeout=20)
+    assert 3 <= n_observed(run_dir)
+    assert not (run_dir / "trials.parquet").exists(), "the search ended before it was killed"
+    resumed = search("search/run.py", "--resume", run_dir)
+    out, err = resumed.communicate()
+    assert resumed.returncode == 0, err
+    assert out.splitlines()[-1] == str(run_dir)
+    assert outcome(run_dir).equals(outcome(whole_run), null_equal=True)
+
+
+def n_observed(run_dir: Path) -> int:
+    journal = run_dir / "journal.sqlite"
+    if not journal.exists():
+        return 0
+    try:
+        with sqlite3.connect(f"file:{journal}?mode=ro", uri=True) as connection:
+            return int(connection.execute("SELECT count(*) FROM events WHERE kind = 'observed'").fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_a_tracking_server_that_does_not_answer_costs_one_warning(tmp_path: Path) -> None:
+    run_dir = tmp_path / "alone"
+    done = search(*SEARCH, "--set", "budget.trials=2", "--out", run_dir, "--mlflow-uri", "http://127.0.0.1:9")
+    _, err = done.communicate()
+    assert done.returncode == 0, err
+    assert (run_dir / "log.txt").read_text().count("does not take results") == 1
+    assert "analysis.mlflow_tracker" in (run_dir / "log.txt").read_text()

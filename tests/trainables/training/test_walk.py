@@ -1,0 +1,247 @@
+"""The walk over folds on a toy family: what it reports, leaves behind, resumes and refuses."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import safetensors.torch
+import torch
+from scipy.stats import spearmanr
+
+from tests.trainables.training import toy
+from trainables import catalogue
+from trainables.protocol import Assignment, TrialDiverged
+from trainables.training.artifact import load_model
+from trainables.training.checkpoint import CheckpointMismatch
+from trainables.training.walk import run_trial
+
+DATA = {"source": "arch_sp500", "start": "2016-01-01", "end": "2018-01-01"}
+FOLDS = {"train_months": 18, "validation_months": 2, "test_months": 2}
+LADDER = ((0, 0.5), (0, 1.0), (1, 0.5), (1, 1.0))
+
+
+@pytest.fixture(autouse=True)
+def _toy_family(monkeypatch):
+    monkeypatch.setitem(catalogue.CONFIGS, "toy", "tests.trainables.training.toy:ToyConfig")
+    monkeypatch.setitem(catalogue.FAMILIES, "toy", "tests.trainables.training.toy:FAMILY")
+
+
+def assignment(run_dir: Path, *, engine: str = "plain", config: dict | None = None, **changes) -> Assignment:
+    given = {
+        "trial_id": "t0003",
+        "family": "toy",
+        "config": config or {},
+        "data": DATA,
+        "folds": FOLDS,
+        "reach": {},
+        "ladder": LADDER,
+        "seed": 11,
+        "run_dir": str(run_dir),
+        "options": {"engine": engine, "threads": 1, "deterministic": True, "flatness_steps": 3, "flatness_samples": 32},
+    }
+    return Assignment(**{**given, **changes})
+
+
+def without_seconds(reports):
+    return [replace(report, seconds=0.0) for report in reports]
+
+
+def weights(run_dir: Path) -> dict[str, torch.Tensor]:
+    return safetensors.torch.load_file(run_dir / "checkpoints" / "t0003" / "model.safetensors")
+
+
+def test_every_rung_reports_the_measures_of_its_fold(tmp_path):
+    reports = list(run_trial(assignment(tmp_path)))
+    assert [(r.rung, r.fold, r.share) for r in reports] == [(i, f, s) for i, (f, s) in enumerate(LADDER)]
+    for report in reports:
+        expected = {"val_loss", "train_loss", "crps", "ic", "ic_1d", "bias", "grad_norm_max", "nan_rate"}
+        assert expected <= report.metrics.keys()
+        assert ("flatness" in report.metrics) == (report.share == 1.0)
+        assert all(np.isfinite(v) for v in report.metrics.values())
+        assert report.n_scored > 30
+    assert reports[1].metrics["val_loss"] < reports[0].metrics["val_loss"]
+    assert reports[1].metrics["ic"] > 0.5
+
+
+@pytest.mark.requirement("ANALYSIS-1")
+def test_evidence_holds_what_the_metrics_were_computed_from(tmp_path):
+    reports = list(run_trial(assignment(tmp_path)))
+    known_time = toy.FAMILY.dataset(None, *_sections(), {}, tmp_path).known_time
+    for fold, report in ((0, reports[1]), (1, reports[3])):
+        table = pq.read_table(tmp_path / "evidence" / "t0003" / f"fold-{fold:02d}.parquet")
+        columns = {name: table[name].to_numpy() for name in table.column_names}
+        assert list(columns) == ["timestamp", "loss", "crps", "prediction_1d", "target_1d", "scale_1d", "twice"]
+        assert columns["timestamp"].dtype == np.int64
+        assert np.isin(columns["timestamp"], known_time).all()
+        assert (np.diff(columns["timestamp"]) > 0).all()
+        assert len(table) == report.n_scored
+        assert columns["loss"].mean(dtype=np.float64) == pytest.approx(report.metrics["val_loss"], rel=1e-6)
+        judge = spearmanr(columns["prediction_1d"], columns["target_1d"]).statistic
+        assert judge == pytest.approx(report.metrics["ic_1d"], abs=1e-6)
+        metadata = {k.decode(): v.decode() for k, v in table.schema.metadata.items()}
+        assert (metadata["trial_id"], metadata["fold"], metadata["family"]) == ("t0003", str(fold), "toy")
+        assert json.loads(metadata["marks"]) == {"target": "synthetic"}
+
+
+def _sections():
+    from trainables.data.config import DataConfig, FoldsConfig
+
+    return DataConfig(**DATA), FoldsConfig(**FOLDS)
+
+
+@pytest.mark.requirement("TRAIN-15")
+@pytest.mark.requirement("REPRO-3")
+@pytest.mark.parametrize("engine", ["plain", "deepspeed"])
+def test_ten_epochs_equal_five_and_a_resume_of_five_bit_for_bit(tmp_path, engine):
+    ladder = ((0, 0.5), (0, 1.0))
+    config = {"epochs": 10, "dropout": 0.2, "accum_steps": 2, "warmup_steps": 3}
+    whole = list(run_trial(assignment(tmp_path / "a", engine=engine, config=config, ladder=ladder)))
+    killed = run_trial(assignment(tmp_path / "b", engine=engine, config=config, ladder=ladder))
+    first = next(killed)
+    killed.close()
+    torch.rand(7)  # whatever the process did in between
+    resumed = list(run_trial(assignment(tmp_path / "b", engine=engine, config=config, ladder=ladder)))
+    assert resumed[0] == first
+    assert without_seconds(resumed) == without_seconds(whole)
+    for name, tensor in weights(tmp_path / "a").items():
+        assert torch.equal(tensor, weights(tmp_path / "b")[name])
+
+
+def test_the_number_of_rungs_does_not_change_what_is_trained(tmp_path):
+    config = {"epochs": 6, "dropout": 0.2}
+    many = list(run_trial(assignment(tmp_path / "a", config=config, ladder=((0, 0.3), (0, 0.5), (0, 1.0)))))
+    one = list(run_trial(assignment(tmp_path / "b", config=config, ladder=((0, 1.0),))))
+    assert many[-1].metrics["val_loss"] == one[-1].metrics["val_loss"]
+
+
+@pytest.mark.parametrize("n_heard", [1, 2, 3, 4])
+def test_a_trial_resumes_after_any_rung(tmp_path, n_heard):
+    whole = list(run_trial(assignment(tmp_path / "a")))
+    killed = run_trial(assignment(tmp_path / "b"))
+    heard = [next(killed) for _ in range(n_heard)]
+    killed.close()
+    rest = list(run_trial(assignment(tmp_path / "b")))
+    assert rest[0] == heard[-1]
+    assert without_seconds([*heard, *rest[1:]]) == without_seconds(whole)
+    metrics = json.loads((tmp_path / "b" / "checkpoints" / "t0003" / "training_metrics.json").read_text())
+    assert [fold["rung"] for fold in metrics["folds"]] == [1, 3]
+
+
+@pytest.mark.requirement("REPRO-1")
+def test_equal_seeds_give_equal_trials_and_other_seeds_others(tmp_path):
+    first, again, other = (
+        [r.metrics["val_loss"] for r in run_trial(assignment(tmp_path / name, seed=seed, ladder=LADDER[:3]))]
+        for name, seed in (("a", 5), ("b", 5), ("c", 6))
+    )
+    assert first == again
+    assert all(x != y for x, y in zip(first, other, strict=True))
+
+
+@pytest.mark.requirement("WF-5")
+def test_scaling_is_fitted_on_training_rows_alone(tmp_path, monkeypatch):
+    def models(run_dir: Path):
+        list(run_trial(assignment(run_dir, ladder=((0, 1.0),))))
+        return load_model(run_dir / "checkpoints" / "t0003"), weights(run_dir)
+
+    normal, normal_weights = models(tmp_path / "a")
+    dataset = toy.FAMILY.dataset(None, *_sections(), {}, tmp_path)
+    first_scored = pq.read_table(tmp_path / "a" / "evidence" / "t0003" / "fold-00.parquet")["timestamp"][0].as_py()
+    later = dataset.known_time >= first_scored
+    features = np.where(later[:, None], 1000 * dataset.features, dataset.features)
+    monkeypatch.setattr(toy.ToyFamily, "dataset", lambda self, *_: replace(dataset, features=features))
+    changed, changed_weights = models(tmp_path / "b")
+    assert changed.normaliser.to_json() == normal.normaliser.to_json()
+    assert all(torch.equal(changed_weights[name], tensor) for name, tensor in normal_weights.items())
+    trained = dataset.features[(dataset.known_time < first_scored) & dataset.usable]
+    assert normal.normaliser.centre == pytest.approx(trained[3:-1].mean(axis=0), abs=2e-2)
+
+
+def test_global_scaling_marks_the_run_as_leaky(tmp_path):
+    list(run_trial(assignment(tmp_path, config={"norm_scope": "global_documented"}, ladder=((0, 1.0),))))
+    schema = pq.read_schema(tmp_path / "evidence" / "t0003" / "fold-00.parquet")
+    assert "leaky" in json.loads(schema.metadata[b"marks"])
+
+
+@pytest.mark.requirement("WF-6")
+def test_fold_results_are_written_with_their_aggregates(tmp_path):
+    reports = [r for r in run_trial(assignment(tmp_path)) if r.share == 1.0]
+    found = json.loads((tmp_path / "checkpoints" / "t0003" / "training_metrics.json").read_text())
+    losses = [r.metrics["val_loss"] for r in reports]
+    assert [fold["metrics"]["val_loss"] for fold in found["folds"]] == losses
+    assert found["aggregates"]["val_loss"] == {
+        "mean": pytest.approx(np.mean(losses)),
+        "std": pytest.approx(np.std(losses, ddof=1)),
+        "min": min(losses),
+        "max": max(losses),
+        "n_folds": 2,
+    }
+
+
+@pytest.mark.requirement("ART-3")
+def test_a_reloaded_model_gives_the_same_outputs(tmp_path):
+    list(run_trial(assignment(tmp_path)))
+    trained = load_model(tmp_path / "checkpoints" / "t0003")
+    dataset = toy.FAMILY.dataset(None, *_sections(), {}, tmp_path)
+    table = pq.read_table(tmp_path / "evidence" / "t0003" / "fold-01.parquet")
+    ends = np.flatnonzero(np.isin(dataset.known_time, table["timestamp"].to_numpy()))
+    rows = trained.normaliser.apply(dataset.features)
+    windows = torch.from_numpy(np.stack([rows[end - 3 : end + 1] for end in ends]))
+    with torch.no_grad():
+        outputs = torch.cat([trained.model(part) for part in windows.split(trained.config.batch_size)])
+    assert np.array_equal(outputs.numpy(), table["prediction_1d"].to_numpy())
+    assert trained.feature_names == toy.NAMES
+    assert trained.description["seed"] == 11
+
+
+def test_only_the_newest_two_checkpoints_are_kept(tmp_path):
+    list(run_trial(assignment(tmp_path)))
+    folder = tmp_path / "checkpoints" / "t0003"
+    assert sorted(p.name for p in folder.glob("*rung*")) == ["rung-0002", "rung-0003"]
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_a_checkpoint_of_another_configuration_is_refused_by_name(tmp_path):
+    next(run_trial(assignment(tmp_path)))
+    with pytest.raises(
+        CheckpointMismatch, match=r"config\.lr: 0\.01 there, 0\.02 here; config\.width: 5 there, 6 here"
+    ):
+        next(run_trial(assignment(tmp_path, config={"lr": 0.02, "width": 6})))
+
+
+@pytest.mark.requirement("TRAIN-13")
+def test_a_loss_that_is_nan_ends_the_trial_as_diverged(tmp_path):
+    options = {"engine": "plain", "stability_min_steps": 20}
+    with pytest.raises(TrialDiverged, match=r"fold 0, step 20: loss or gradient not finite in 100\.0% of the steps"):
+        list(run_trial(assignment(tmp_path, config={"poison_loss": True}, options=options)))
+    assert not (tmp_path / "evidence").exists()
+
+
+def test_a_validation_loss_that_is_not_finite_ends_the_trial_as_diverged(tmp_path, monkeypatch):
+    def score(self, config, outputs, targets):
+        return toy.Score(loss=np.full(len(targets), np.inf, dtype=np.float32), crps=None, forecasts={})
+
+    monkeypatch.setattr(toy.ToyFamily, "score", score)
+    with pytest.raises(TrialDiverged, match="fold 0, step 48: validation loss is inf"):
+        list(run_trial(assignment(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ladder": ((1, 1.0), (0, 1.0))}, "in increasing order"),
+        ({"ladder": ((0, 1.5),)}, r"shares in \(0, 1\]"),
+        ({"ladder": ((99, 1.0),)}, "the data have 2 folds"),
+        ({"config": {"widht": 3}}, "widht"),
+        ({"options": {"engine": "fused"}}, "engine"),
+        ({"config": {"precision": "fp16"}}, "expected a CUDA device for fp16"),
+        ({"config": {"accum_steps": 4000}}, "at most as many micro-batches as training rows"),
+    ],
+)
+def test_wrong_assignments_are_refused(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        next(run_trial(assignment(tmp_path, **changes)))

@@ -1,0 +1,139 @@
+"""The mlp family: scaling features, direction labels, cross-entropy (chapter 3.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from analysis.measures.classification import accuracy, confusion, directional_accuracy, directional_gain, majority_rate
+from analysis.measures.crps import brier
+from trainables.data.config import DataConfig, FoldsConfig
+from trainables.data.dataset import Dataset
+from trainables.data.loader import load_market
+from trainables.data.market import Market
+from trainables.data.store import FeatureStore, content_key
+from trainables.features.registry import compute, fingerprint
+from trainables.features.settings import FeatureSettings
+from trainables.mlp.config import STAGE_INPUTS, MlpConfig
+from trainables.mlp.labels import direction_labels
+from trainables.mlp.losses import cross_entropy
+from trainables.mlp.model import Mlp
+from trainables.training.family import Batch, Score
+
+STAGE_SCHEMAS = {"10": "scaling10", "20": "scaling20", "30+": "scaling30"}
+LABEL_VERSION = 1
+"""Part of the store's key; raised when labels or the rule of usable rows change."""
+
+
+class MlpFamily:
+    """See `trainables.training.family.Family`."""
+
+    name = "mlp"
+
+    def dataset(
+        self,
+        config: MlpConfig,
+        data: DataConfig,
+        folds: FoldsConfig,
+        reach: Mapping[str, tuple[Any, ...]],
+        store: Path,
+    ) -> Dataset:
+        """Return features of the config's stage; usable are rows where every stage and horizon of the reach has values.
+
+        So all trials of a search are scored on the same timestamps (SEARCH-14), whatever stage or horizon they have.
+        """
+        market = _market(data, folds)
+        stages = sorted({config.feature_stage, *reach.get("feature_stage", ())} & set(STAGE_INPUTS), key=_n_inputs)
+        horizons = sorted({config.label_horizon, *reach.get("label_horizon", ())})
+        settings = FeatureSettings(levels_mode=config.levels_mode)
+        schema = STAGE_SCHEMAS[stages[-1]]
+        key = content_key(
+            family=self.name,
+            market=market.snapshot,
+            features=fingerprint(schema, settings),
+            stage=config.feature_stage,
+            horizon=config.label_horizon,
+            horizons=horizons,
+            version=LABEL_VERSION,
+        )
+
+        def build() -> Dataset:
+            features, names = compute(schema, market, settings)
+            return _dataset(market, features, names[: config.n_inputs], config.label_horizon, horizons, key)
+
+        return _store(store).dataset(key, build)
+
+    def build_model(self, config: MlpConfig, feature_names: tuple[str, ...]) -> nn.Module:
+        return Mlp(config, len(feature_names))
+
+    def loss(self, config: MlpConfig, outputs: Tensor, batch: Batch) -> Tensor:
+        return self.reference_loss(config, outputs, batch).mean()
+
+    def reference_loss(self, config: MlpConfig, outputs: Tensor, batch: Batch) -> Tensor:
+        return cross_entropy(outputs, batch.targets[:, 0])
+
+    def score(self, config: MlpConfig, outputs: Tensor, targets: Tensor) -> Score:
+        """Score probabilities of a rise: cross-entropy, Brier score, and accuracy beside that of a constant (C-33)."""
+        rises, forward_return = targets.numpy().T
+        p_up = torch.sigmoid(outputs).numpy()
+        signal = p_up - np.float32(0.5)
+        counts = confusion(rises.astype(np.int64), (p_up > 0.5).astype(np.int64), n_classes=2)
+        measures = {
+            "accuracy": accuracy(counts),
+            "majority_rate": majority_rate(counts),
+            "directional_accuracy": directional_accuracy(signal, forward_return),
+            "directional_gain": directional_gain(signal, forward_return),
+        }
+        return Score(
+            loss=cross_entropy(outputs, targets[:, 0]).numpy(),
+            crps=brier(rises, p_up).astype(np.float32),
+            forecasts={f"{config.label_horizon}b": (signal, forward_return)},
+            columns={"p_up": p_up, "up": rises},
+            metrics={name: value for name, value in measures.items() if value is not None},
+        )
+
+
+def _n_inputs(stage: str) -> int:
+    return STAGE_INPUTS[stage]
+
+
+def _dataset(
+    market: Market, features: np.ndarray, names: tuple[str, ...], horizon: int, horizons: list[int], key: str
+) -> Dataset:
+    """Join features and labels; `features` has the columns of the largest stage, `names` those that are kept."""
+    usable = np.isfinite(features).all(axis=1)
+    for other in horizons:
+        usable &= np.isfinite(direction_labels(market, other)[0]).all(axis=1)
+    targets, target_names, label_end = direction_labels(market, horizon)
+    return Dataset(
+        known_time=market.known_time,
+        features=np.ascontiguousarray(features[:, : len(names)]),
+        feature_names=names,
+        targets=targets,
+        target_names=target_names,
+        label_end=label_end,
+        usable=usable,
+        segment=market.segment,
+        marks=market.marks,
+        snapshot=key,
+    )
+
+
+@lru_cache(maxsize=2)
+def _market(data: DataConfig, folds: FoldsConfig) -> Market:
+    return load_market(data, folds)
+
+
+@lru_cache(maxsize=2)
+def _store(root: Path) -> FeatureStore:
+    """Return the store of a folder, once per process: it checks an entry's checksums only when first met."""
+    return FeatureStore(root)
+
+
+FAMILY = MlpFamily()
