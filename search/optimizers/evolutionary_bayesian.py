@@ -50,7 +50,7 @@ class Settings:
     """
 
     n_startup: int = 4
-    n_elites: int = 8
+    n_elites: int = 16
     tournament: int = 3
     n_candidates: int = 300
     rounds: int = 6
