@@ -21,6 +21,8 @@ from search.optimizers.genome import Array, Genome, key
 from search.trial import Observation, Trial, TrialState
 
 Cell = tuple[int, float]
+Known = dict[tuple[str, tuple[Cell, ...]], tuple[dict[Cell, float], list[float]]]
+"""Measure and cells -> effect of each, and how wrong these cells were about each complete trial."""
 FIRST_STRENGTH = 0.1
 """Mutation strength of a config that no mutation made, as a share of a gene's range."""
 LARGEST_LOSS = 1e100
@@ -70,10 +72,12 @@ class Experience:
     Args:
         genome: Of the space.
         objectives: What is minimised.
+        first_mark: See `last_mark`.
     """
 
-    def __init__(self, genome: Genome, objectives: Sequence[Objective]) -> None:
+    def __init__(self, genome: Genome, objectives: Sequence[Objective], *, first_mark: int) -> None:
         self.genome = genome
+        self._first_mark = first_mark
         self.objectives = tuple(objectives)
         self._genes, self._untrainable = _Rows(genome.n_genes), _Rows(genome.n_genes)
         self._numbers = _Rows(2 * len(self.objectives) + 2)
@@ -82,7 +86,6 @@ class Experience:
         self._complete: deque[Trial] = deque(maxlen=N_WINDOW)
         self._running: dict[int, tuple[Array, Trial]] = {}
         self._known: set[bytes] = set()
-        self._next_review = 16
 
     @property
     def n_finished(self) -> int:
@@ -145,18 +148,18 @@ class Experience:
         self._genes.append(genes)
         self._numbers.append(self._row(trial))
         self._ids.append(trial.trial_id)
-        if self.n_finished >= self._next_review:
-            self._next_review += max(8, self.n_finished // 4)
+        if self.n_finished == last_mark(self.n_finished, self._first_mark):
+            known: Known = {}
             for row, stopped in self._partial.items():
-                self._numbers.view[row] = self._row(stopped)
+                self._numbers.view[row] = self._row(stopped, known)
 
-    def _row(self, trial: Trial) -> Array:
-        """Return losses, variances, progress and strength of a trial."""
-        pairs = [self._estimate(trial, objective) for objective in self.objectives]
+    def _row(self, trial: Trial, known: Known | None = None) -> Array:
+        """Return losses, variances, progress and strength of a trial; `known` keeps effects for the next of them."""
+        pairs = [self._estimate(trial, objective, {} if known is None else known) for objective in self.objectives]
         strength = float(trial.note.get("strength", FIRST_STRENGTH))
         return np.array([*(mean for mean, _ in pairs), *(var for _, var in pairs), self._progress(trial), strength])
 
-    def _estimate(self, trial: Trial, objective: Objective) -> tuple[float, float]:
+    def _estimate(self, trial: Trial, objective: Objective, known: Known) -> tuple[float, float]:
         """Return the loss over the whole ladder and its variance."""
         loss = objective.loss(trial)
         assert loss is not None
@@ -164,7 +167,10 @@ class Experience:
         own = _cells(trial, objective)
         if trial.state is TrialState.COMPLETE and len(own) < 2:
             return loss, 0.0
-        effects, errors = self._effects(own, objective)
+        at = objective.metric, tuple(own)
+        if at not in known:
+            known[at] = self._effects(own, objective)
+        effects, errors = known[at]
         if trial.state is TrialState.COMPLETE:
             return loss, _spread(list(own.values()), effects)
         if not effects:
@@ -195,6 +201,18 @@ class Experience:
     def _expressed(self, trial: Trial) -> Array:
         genes = np.nan_to_num(self.genome.encode(trial.config), nan=0.5)
         return np.asarray(self.genome.express(genes[None])[0])
+
+
+def last_mark(n: int, first: int) -> int:
+    """Return the last of the marks first, first + 2, ... (steps of a twelfth later on) at or below n.
+
+    Whatever is expensive happens when the number of results passes a mark, and uses exactly the results up to it: so it
+    does not matter whether it was asked for in between.
+    """
+    mark = min(first, n)
+    while mark + max(2, mark // 12) <= n:
+        mark += max(2, mark // 12)
+    return mark
 
 
 class _Rows:

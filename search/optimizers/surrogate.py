@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_ndtr
 
-from search.optimizers.experience import Experience, Results
+from search.optimizers.experience import Experience, Results, last_mark
 from search.optimizers.gaussian_process import (
     GaussianProcess,
     Kernel,
@@ -192,14 +192,6 @@ def inputs(genome: Genome, genes: Array, progress: Array | None = None) -> Array
     """Return (m, q + 1) inputs of a process: features of a config, and the share of the ladder seen (None: all)."""
     share = np.ones(len(genes)) if progress is None else progress
     return np.column_stack([genome.features(genes), share])
-
-
-def last_mark(n: int, first: int) -> int:
-    """Return the last of the marks first, first + 2, ... (steps of a twelfth later on) at or below n."""
-    mark = min(first, n)
-    while mark + max(2, mark // 12) <= n:
-        mark += max(2, mark // 12)
-    return mark
 
 
 def telling_rows(genome: Genome, results: Results, losses: Array, n_most: int) -> NDArray[np.intp]:

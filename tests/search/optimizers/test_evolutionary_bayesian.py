@@ -12,7 +12,7 @@ from search import optimizers
 from search.objective import Objective
 from search.optimizers import Optimizer
 from search.optimizers.evolutionary_bayesian import EvolutionaryBayesian
-from search.optimizers.surrogate import last_mark
+from search.optimizers.experience import last_mark
 from search.space import Choice, Float, Int, Space
 from search.trial import Trial, TrialState
 from tests.search.toy_search import OBJECTIVES, SMOOTH, observed, running
@@ -111,16 +111,20 @@ def test_goes_to_the_edge_of_what_can_be_trained_and_not_far_beyond(state: Trial
     assert beyond(TrialState.FAILED) >= 18
 
 
+@pytest.mark.requirement("SEARCH-15")
 def test_what_was_asked_in_between_leaves_no_trace() -> None:
-    trials = searched(make(SMOOTH), rastrigin, 50)
-    silent = make(SMOOTH)
-    talking = make(SMOOTH)
-    for trial in trials:
-        talking.ask(trial.number, 77)
+    """Also where stopped trials are valued anew when others complete."""
+    rng, silent, talking = np.random.default_rng(0), make(SMOOTH), make(SMOOTH)
+    for number in range(60):
+        config = {"x": float(rng.uniform(-2, 2)), "y": float(rng.uniform(-2, 2))}
+        losses = rastrigin(config) + rng.standard_normal(4)
+        is_complete = number % 3 == 0
+        trial = running(number, config, list(losses)[: 4 if is_complete else 1])
+        talking.ask(number, 77)
         for optimizer in (silent, talking):
-            optimizer.tell(replace(trial, state=TrialState.RUNNING, observations=()))
-            optimizer.tell(trial)
-    assert silent.ask(50, 5) == talking.ask(50, 5)
+            optimizer.tell(running(number, config))
+            optimizer.tell(replace(trial, state=TrialState.COMPLETE if is_complete else TrialState.STOPPED))
+    assert silent.ask(60, 5) == talking.ask(60, 5)
 
 
 def test_stopped_trials_teach() -> None:

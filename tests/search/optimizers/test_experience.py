@@ -17,7 +17,7 @@ FOLDS = (0.0, 5.0, -2.0, 1.0)
 
 
 def fresh(objectives: Sequence[Objective] = OBJECTIVES) -> Experience:
-    return Experience(Genome(SMOOTH), objectives)
+    return Experience(Genome(SMOOTH), objectives, first_mark=4)
 
 
 def ended(number: int, level: float, n_folds: int, noise: Sequence[float] = (0, 0, 0, 0)) -> Trial:
