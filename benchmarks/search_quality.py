@@ -1,11 +1,11 @@
-"""How good are optimizers at equal numbers of trials? On real tables of hyperparameter results, sequentially.
+"""How good are optimizers at equal numbers of trials? On real tables of hyperparameter results.
 
     python benchmarks/search_quality.py --tables FOLDER [--quick] [--optimizers a,b] [--seeds 10] [--trials 100]
 
 FOLDER (or the environment variable HPO_TABLES) holds `tasks.py`: `TASKS`, and `get(name)` with `space`, `eval`,
 `stat_worst` and, for surrogates, `eval_many`. `name:flat` searches the space without its conditions, as peers are often
 measured; `name@3` takes 3 seeds. Prints one line of JSON; regret is (value - best) / (worst - best) in percent, best
-being that of long runs of differential evolution or of the whole table. Progress goes to stderr.
+being the least of differential evolution (or of the whole table) and of all searches compared. Progress goes to stderr.
 """
 
 from __future__ import annotations
@@ -57,11 +57,16 @@ def completed(task: Any, config: Mapping[str, Any]) -> dict[str, Any]:
     return {row[0]: config.get(row[0], row[2][0] if row[1] == "cat" else row[2]) for row in task.space}
 
 
-def best_known(task: Any, *, n_generations: int) -> float:
-    """Return the least value that differential evolution (current to one of the best) finds, or the table's own."""
+def best_known(task: Any, *, n_runs: int = 3, n_generations: int = 250) -> float:
+    """Return the table's own least value, or the least that runs of differential evolution find."""
     if hasattr(task, "sorted"):
         return float(task.sorted[0])
     space, rng = space_of(task, conditional=False), np.random.default_rng(0)
+    return min(_evolved(task, space, n_generations, rng) for _ in range(n_runs))
+
+
+def _evolved(task: Any, space: Space, n_generations: int, rng: np.random.Generator) -> float:
+    """Return the least value of a run of differential evolution, every step towards one of the twenty best."""
 
     def evaluate(genes: np.ndarray) -> np.ndarray:
         return np.asarray(task.eval_many([space.decode(row) for row in genes]))
@@ -81,22 +86,32 @@ def best_known(task: Any, *, n_generations: int) -> float:
     return float(values.min())
 
 
-def search(name: str, task: Any, n_trials: int, seed: int) -> tuple[list[float], float]:
-    """Return the best value after each trial, and CPU seconds of ask and tell together."""
+def search(name: str, task: Any, n_trials: int, seed: int, n_workers: int) -> tuple[list[float], float]:
+    """Return the best value after each finished trial, and CPU seconds of ask and tell together.
+
+    As many trials as there are workers run at a time; the oldest ends first.
+    """
     method, _, form = name.partition(":")
     space = space_of(task, conditional=form != "flat")
     optimizer = optimizers.make(method, space, objectives=(Objective(),), population=16, seed=seed)
-    seconds, best, values = 0.0, np.inf, []
-    for number in range(n_trials):
-        trial, spent = _timed(lambda n=number: _proposed(optimizer, n, seed_for(seed, "ask", n)))
-        seconds += spent + _timed(lambda t=trial: optimizer.tell(t))[1]
-        value = float(task.eval(completed(task, trial.config)))
-        observation = Observation(rung=0, fold=0, share=1.0, metrics={"val_loss": value}, n_scored=1, seconds=0.0)
-        done = replace(trial.observed(observation), state=TrialState.COMPLETE)
-        seconds += _timed(lambda t=done: optimizer.tell(t))[1]
-        best = min(best, value)
-        values.append(best)
+    seconds, best, values, running = 0.0, np.inf, [], []
+    for number in range(n_trials + n_workers - 1):
+        if number < n_trials:
+            trial, spent = _timed(lambda n=number: _proposed(optimizer, n, seed_for(seed, "ask", n)))
+            seconds += spent + _timed(lambda t=trial: optimizer.tell(t))[1]
+            running.append(trial)
+        if number >= n_workers - 1:
+            done, value = _ended(running.pop(0), task)
+            seconds += _timed(lambda t=done: optimizer.tell(t))[1]
+            best = min(best, value)
+            values.append(best)
     return values, seconds
+
+
+def _ended(trial: Trial, task: Any) -> tuple[Trial, float]:
+    value = float(task.eval(completed(task, trial.config)))
+    observation = Observation(rung=0, fold=0, share=1.0, metrics={"val_loss": value}, n_scored=1, seconds=0.0)
+    return replace(trial.observed(observation), state=TrialState.COMPLETE), value
 
 
 def _timed(act: Callable[[], Any]) -> tuple[Any, float]:
@@ -144,27 +159,42 @@ def run(tables: Any, chosen: argparse.Namespace) -> dict[str, Any]:
     """Return the result of the whole comparison; searches that lie in the cache are not repeated."""
     names, budgets = chosen.optimizers.split(","), [b for b in BUDGETS if b <= chosen.trials]
     cache = json.loads(chosen.cache.read_text()) if chosen.cache and chosen.cache.exists() else {}
-    regrets: dict[str, np.ndarray] = {}
-    ms: dict[str, float] = {}
-    for name in names:
-        method, _, own = name.partition("@")
-        n_seeds = int(own or chosen.seeds)
-        curves, spent = [], []
-        for task_name in QUICK if chosen.quick else tables.TASKS:
-            task = tables.get(task_name)
-            low = _kept(cache, f"best {task_name}", lambda t=task: best_known(t, n_generations=250))
-            of_task = []
-            for seed in range(chosen.first_seed, chosen.first_seed + n_seeds):
-                at = f"{method} {task_name} {seed} {chosen.trials}"
-                values, seconds = _kept(cache, at, lambda m=method, t=task, s=seed: search(m, t, chosen.trials, s))
-                spent.append(seconds / chosen.trials)
-                of_task.append([100 * (values[b - 1] - low) / (task.stat_worst - low) for b in budgets])
-            curves.append(of_task)
-            if chosen.cache:
-                chosen.cache.write_text(json.dumps(cache))
-            print(name, task_name, np.round(np.mean(of_task, axis=0), 3), file=sys.stderr, flush=True)
-        regrets[name], ms[name] = np.array(curves), 1e3 * float(np.mean(spent))
-    return {"benchmark": "search_quality", "trials": chosen.trials, "optimizers": summary(regrets, budgets, ms)}
+    found: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    spent: dict[str, list[float]] = {name: [] for name in names}
+    spans = []
+    for task_name in QUICK if chosen.quick else tables.TASKS:
+        task = tables.get(task_name)
+        low = _kept(cache, f"best {task_name}", lambda t=task: best_known(t))
+        for name in names:
+            values, seconds = _searches(name, task_name, task, chosen, cache)
+            found[name].append(values[:, [b - 1 for b in budgets]])
+            spent[name] += [s / chosen.trials for s in seconds]
+            low = min(low, float(values.min()))
+            print(task_name, name, found[name][-1].mean(axis=0), file=sys.stderr, flush=True)
+        spans.append((low, task.stat_worst))
+        if chosen.cache:
+            chosen.cache.write_text(json.dumps(cache))
+    regrets = {
+        name: np.array([100 * (v - low) / (worst - low) for v, (low, worst) in zip(of_tasks, spans, strict=True)])
+        for name, of_tasks in found.items()
+    }
+    ms = {name: 1e3 * float(np.mean(seconds)) for name, seconds in spent.items()}
+    shape = {"trials": chosen.trials, "workers": chosen.workers, "tasks": len(spans), "first_seed": chosen.first_seed}
+    return {"benchmark": "search_quality", **shape, "optimizers": summary(regrets, budgets, ms)}
+
+
+def _searches(
+    name: str, task_name: str, task: Any, chosen: argparse.Namespace, cache: dict[str, Any]
+) -> tuple[np.ndarray, list[float]]:
+    """Return the best values, (n_seeds, n_trials), and the CPU seconds of each search."""
+    method, _, own = name.partition("@")
+    curves, seconds = [], []
+    for seed in range(chosen.first_seed, chosen.first_seed + int(own or chosen.seeds)):
+        at = f"{method} {task_name} {seed} {chosen.trials} {chosen.workers}"
+        curve, spent = _kept(cache, at, lambda s=seed: search(method, task, chosen.trials, s, chosen.workers))
+        curves.append(curve)
+        seconds.append(spent)
+    return np.array(curves), seconds
 
 
 def _kept(cache: dict[str, Any], name: str, compute: Callable[[], Any]) -> Any:
@@ -180,6 +210,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--workers", type=int, default=1, help="trials that run at a time")
     parser.add_argument("--quick", action="store_true", help="three tasks, two seeds, 50 trials")
     parser.add_argument("--cache", type=Path, help="JSON file that keeps finished searches")
     chosen = parser.parse_args()
