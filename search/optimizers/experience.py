@@ -128,7 +128,8 @@ class Experience:
         if n_first is None:
             live = [(g, t) for g, t in self._running.values() if t.observations and None not in self._losses(t)]
             genes = np.vstack([genes, *(g[None] for g, _ in live)])
-            numbers = np.vstack([numbers, *(self._row(t)[None] for _, t in live)])
+            known: Known = {}
+            numbers = np.vstack([numbers, *(self._row(t, known)[None] for _, t in live)])
             ids = [*ids, *(t.trial_id for _, t in live)]
         k = len(self.objectives)
         return Results(
@@ -176,7 +177,7 @@ class Experience:
         if not effects:
             return loss, 0.0
         mean = float(np.mean([own[cell] - effect for cell, effect in effects.items()]))
-        return mean, float(np.mean(np.square(errors)))
+        return mean, _predictive_variance(errors)
 
     def _effects(self, own: Mapping[Cell, float], objective: Objective) -> tuple[dict[Cell, float], list[float]]:
         """Return the effect of each of these cells on complete trials, and how wrong these cells were about each."""
@@ -242,6 +243,12 @@ def _cells(trial: Trial, objective: Objective, wanted: Mapping[Cell, float] | No
     values = [(o.fold, o.share, o.metrics[objective.metric]) for o in chosen if objective.metric in o.metrics]
     found = {(fold, share): sign * _bounded(value) for fold, share, value in values}
     return found if wanted is None else {cell: found[cell] for cell in wanted if cell in found}
+
+
+def _predictive_variance(errors: Sequence[float]) -> float:
+    """Return the variance of the next of these errors around their estimated mean; 0 where there is only one."""
+    k = len(errors)
+    return float(np.square(errors).sum()) / (k - 1) * (1 + 1 / k) if k > 1 else 0.0
 
 
 def _bounded(loss: float) -> float:
