@@ -57,8 +57,8 @@ class Prior:
     log_length: float = -0.5
     length_spread: float = 1.0
     log_scale_spread: float = 1.0
-    log_noise: float = math.log(1e-5)
-    log_noise_spread: float = 3.0
+    log_noise: float = math.log(1e-6)
+    log_noise_spread: float = 2.0
 
 
 def fit_kernel(
