@@ -205,14 +205,14 @@ class Experience:
 
 
 def last_mark(n: int, first: int) -> int:
-    """Return the last of the marks first, first + 2, ... (steps of a twelfth later on) at or below n.
+    """Return the last of the marks first, first + 2, ... (wider steps later on) at or below n.
 
     Whatever is expensive happens when the number of results passes a mark, and uses exactly the results up to it: so it
     does not matter whether it was asked for in between.
     """
     mark = min(first, n)
-    while mark + max(2, mark // 12) <= n:
-        mark += max(2, mark // 12)
+    while mark + (step := max(2, mark // 12, (mark - 100) // 4)) <= n:
+        mark += step
     return mark
 
 

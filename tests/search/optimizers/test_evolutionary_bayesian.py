@@ -174,4 +174,4 @@ def test_marks_stand_still_between_fits(n: int) -> None:
     mark = last_mark(n, 4)
     assert mark <= n
     assert last_mark(mark, 4) == mark
-    assert n - mark <= max(2, n // 12)
+    assert n - mark <= max(2, n // 4)
