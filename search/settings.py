@@ -50,7 +50,7 @@ class NoStopping(StrictModel):
 class SearchSection(StrictModel):
     """How configs are proposed and trials are stopped."""
 
-    optimizer: Literal["random", "tpe", "gp", "cma_es", "nsga2", "qmc", "grid"] = "tpe"
+    optimizer: Literal["random", "tpe", "gp", "cma_es", "nsga2", "qmc", "grid", "evolutionary_bayesian"] = "tpe"
     """Who proposes configs (SEARCH-4)."""
     n_startup: int = Field(default=10, ge=0)
     """Random configs before a model-based optimizer begins to learn."""
