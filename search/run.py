@@ -292,7 +292,8 @@ def _open_study(setup: Setup, run_dir: Path, dataset: Dataset, is_resumed: bool)
 
 
 def _optimizer_settings(search: SearchSection) -> dict[str, Any]:
-    return {"n_startup": search.n_startup} if search.optimizer in ("tpe", "gp") else {}
+    has_startup = search.optimizer in ("tpe", "gp", "evolutionary_bayesian")
+    return {"n_startup": search.n_startup} if has_startup and search.n_startup is not None else {}
 
 
 def _provenance() -> dict[str, Any]:

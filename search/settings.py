@@ -52,8 +52,8 @@ class SearchSection(StrictModel):
 
     optimizer: Literal["random", "tpe", "gp", "cma_es", "nsga2", "qmc", "grid", "evolutionary_bayesian"] = "tpe"
     """Who proposes configs (SEARCH-4)."""
-    n_startup: int = Field(default=10, ge=0)
-    """Random configs before a model-based optimizer begins to learn."""
+    n_startup: int | None = Field(default=None, ge=0)
+    """Trials before a model-based optimizer trusts its model; none: the optimizer's own number."""
     population: int = Field(default=16, ge=1)
     """Trials of a generation."""
     generations: int | None = Field(default=None, ge=1)
