@@ -3,7 +3,8 @@
 `python benchmarks/overhead.py --trials 100 1000 10000 --rule asha --optimizer random` prints one line of JSON a size:
 mean milliseconds of controller time per trial over the whole search and over its first and last tenth (flat means that
 these two agree), events committed, durable trials a second, and the growth of this process' memory. No trial trains
-anything; `--batch` reports come in at once, as from a worker that trains several trials together.
+anything; with `--batch N`, N trials run side by side and report together, as from workers that train several trials at
+once: `Study.together` then waits once for the disk.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import math
 import resource
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +43,18 @@ def main() -> None:
     parser.add_argument("--rule", default="asha")
     parser.add_argument("--optimizer", default="random")
     parser.add_argument("--folder", type=Path, default=None, help="where the journal goes; default: a temporary folder")
+    parser.add_argument("--batch", type=int, default=1, help="trials that report together")
     given = parser.parse_args()
     for n_trials in given.trials:
         with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-            print(json.dumps(measure(Path(folder), n_trials, given.rule, given.optimizer)), flush=True)
+            found = measure(Path(folder), n_trials, given.rule, given.optimizer, given.batch)
+            print(json.dumps(found), flush=True)
 
 
-def measure(folder: Path, n_trials: int, rule: str, optimizer: str) -> dict[str, Any]:
+def measure(folder: Path, n_trials: int, rule: str, optimizer: str, batch: int) -> dict[str, Any]:
     """Run one search of no-op trials and return its figures."""
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    seconds, n_reports = [], 0
+    seconds: list[float] = []
     study = Study.create(
         folder / "journal.sqlite",
         space=SPACE,
@@ -62,47 +66,58 @@ def measure(folder: Path, n_trials: int, rule: str, optimizer: str) -> dict[str,
     )
     with study:
         began = time.perf_counter()
-        while True:
+        while not study.is_done:
             before = time.perf_counter()
-            trial = study.next()
-            if trial is None:
-                break
-            n_reports += run(study, trial)
+            n_done = run(study, batch)
             study.best()
-            seconds.append(time.perf_counter() - before)
+            seconds += [(time.perf_counter() - before) / n_done] * n_done
         wall = time.perf_counter() - began
+        n_events = sum(1 for _ in study.events())
     tenth = max(1, n_trials // 10)
     return {
         "rule": rule,
         "optimizer": optimizer,
         "trials": n_trials,
+        "batch": batch,
         "ms_per_trial": round(1e3 * wall / n_trials, 3),
         "ms_first_tenth": round(1e3 * float(np.mean(seconds[:tenth])), 3),
         "ms_last_tenth": round(1e3 * float(np.mean(seconds[-tenth:])), 3),
-        "events": 2 * n_trials + n_reports,
+        "events": n_events,
         "trials_per_second": round(n_trials / wall, 1),
         "memory_grown_mib": round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1024, 1),
     }
 
 
-def run(study: Study, trial: Trial) -> int:
-    """Report a loss in closed form until the study says stop; return the number of reports."""
-    attempt = study.started(trial.trial_id)
-    rng = np.random.default_rng(trial.seed)
-    quality = (math.log10(trial.config["lr"]) + 3) ** 2
-    for rung in range(N_FOLDS):
-        loss = quality + float(rng.normal())
-        seen = Observation(
-            rung=rung, fold=rung, share=1.0, metrics={"val_loss": loss}, n_scored=250, seconds=0.0, **blocks_of(loss)
-        )
-        if study.observe(trial.trial_id, seen, attempt) is Decision.STOP:
-            return rung + 1
-    return N_FOLDS
+def run(study: Study, batch: int) -> int:
+    """Run up to `batch` trials side by side until the study has stopped each of them; return their number."""
+    with study.together() if batch > 1 else nullcontext():
+        trials = [trial for _ in range(batch) if (trial := study.next()) is not None]
+        running = [(trial, study.started(trial.trial_id)) for trial in trials]
+    rung = 0
+    while running:
+        with study.together() if batch > 1 else nullcontext():
+            running = [
+                (trial, attempt)
+                for trial, attempt in running
+                if study.observe(trial.trial_id, report(trial, rung), attempt) is Decision.CONTINUE
+            ]
+        rung += 1
+    return len(trials)
 
 
-def blocks_of(loss: float) -> dict[str, Any]:
-    """Return the block means of a report, where observations have them."""
-    return {"blocks": (loss,) * N_BLOCKS} if "blocks" in Observation.__slots__ else {}
+def report(trial: Trial, rung: int) -> Observation:
+    """Return a report of one fold: a loss in closed form with noise."""
+    noise = np.random.default_rng((trial.seed, rung)).normal(size=N_BLOCKS)
+    blocks = (math.log10(trial.config["lr"]) + 3) ** 2 + 0.5 * noise + 0.5 * noise.mean()
+    return Observation(
+        rung=rung,
+        fold=rung,
+        share=1.0,
+        metrics={"val_loss": float(blocks.mean())},
+        n_scored=250,
+        seconds=0.0,
+        blocks=tuple(blocks.tolist()),
+    )
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ SCHEMA_VERSION = 1
 LEASE_SECONDS = 60.0
 """A driver that has shown no sign of life for so long has lost its lease."""
 
+_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 _SCHEMA = """
 CREATE TABLE header(body TEXT NOT NULL);
 CREATE TABLE events(
@@ -247,7 +248,7 @@ def to_json(value: Any) -> str:
         ValueError: The value holds NaN, infinity or something that is no JSON.
     """
     try:
-        return json.dumps(value, allow_nan=False, separators=(",", ":"))
+        return _ENCODER.encode(value)
     except TypeError as error:
         raise ValueError(f"expected JSON values only: {error}") from error
 

@@ -83,7 +83,7 @@ class FoldRacing:
         if not leaders:
             return Decision.CONTINUE
         level = self.level(own.n_folds) / n_rivals
-        return Decision.STOP if self._smallest_p(own, leaders) <= level else Decision.CONTINUE
+        return Decision.STOP if self._is_worse(own, leaders, level) else Decision.CONTINUE
 
     def level(self, n_folds: int) -> float:
         """Return the part of alpha that the look after so many folds may spend."""
@@ -91,19 +91,20 @@ class FoldRacing:
         spent, before = (float((k / n_looks) ** self.spending) for k in (look, look - 1))
         return self.alpha * (spent - before)
 
-    def _smallest_p(self, own: _Series, leaders: Sequence[_Series]) -> float:
+    def _is_worse(self, own: _Series, leaders: Sequence[_Series], level: float) -> bool:
+        """Say whether both tests find the trial worse than one of the leaders."""
         n = own.n_folds
         weights = np.asarray(own.n_scored, dtype=float) / sum(own.n_scored)
         difference = np.stack([own.losses - leader.losses[:n] for leader in leaders])
         between = between_folds(difference, weights, self._pairs.prior())
         if between is None:
-            return 1.0
-        p = p_worse(*between)
-        paired = [leader for leader in leaders if own.blocks is not None and leader.blocks is not None]
-        if own.blocks is not None and len(paired) == len(leaders):
-            blocks = np.stack([own.blocks - leader.blocks[:n] for leader in paired if leader.blocks is not None])
-            p = np.maximum(p, p_worse(between[0], *within_folds(blocks, weights, own.n_scored)))
-        return float(p.min())
+            return False
+        is_worse = p_worse(*between) <= level
+        theirs = [leader.blocks for leader in leaders if leader.blocks is not None]
+        if is_worse.any() and own.blocks is not None and len(theirs) == len(leaders):
+            blocks = np.stack([own.blocks - other[:n] for other in theirs])
+            is_worse &= p_worse(between[0], *within_folds(blocks, weights, own.n_scored)) <= level
+        return bool(is_worse.any())
 
 
 class _Series:

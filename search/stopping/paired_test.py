@@ -11,10 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import digamma, polygamma, stdtr
+from scipy.special import digamma, stdtr, zeta
 
 Floats = NDArray[np.float64]
 
@@ -43,7 +44,7 @@ def fit_prior(variances: Sequence[float], dofs: Sequence[float]) -> VariancePrio
     """
     logs, halves = np.log(variances), np.asarray(dofs, dtype=float) / 2
     centred = logs - digamma(halves) + np.log(halves)
-    excess = float(np.var(centred, ddof=1) - np.mean(polygamma(1, halves)))
+    excess = float(np.var(centred, ddof=1) - np.mean(zeta(2, halves)))
     most = float(np.sum(dofs))
     half = min(_trigamma_inverse(excess), most / 2) if excess > 0 else most / 2
     return VariancePrior(float(np.exp(centred.mean() + digamma(half) - math.log(half))), 2 * half)
@@ -102,9 +103,14 @@ def mean_variance(blocks: Floats, n_scored: int) -> tuple[Floats, int]:
     """
     n_blocks = blocks.shape[-1]
     n_terms = max(1, min(math.floor(0.4 * n_scored ** (2 / 3)), n_blocks // 2))
-    angles = np.pi * np.outer(np.arange(n_blocks) + 0.5, np.arange(1, n_terms + 1)) / n_blocks
-    weights = math.sqrt(2 / n_blocks) * blocks @ np.cos(angles)
+    weights = blocks @ _cosines(n_blocks, n_terms)
     return np.mean(weights**2, axis=-1) / n_blocks, n_terms
+
+
+@lru_cache
+def _cosines(n_blocks: int, n_terms: int) -> Floats:
+    angles = np.pi * np.outer(np.arange(n_blocks) + 0.5, np.arange(1, n_terms + 1)) / n_blocks
+    return math.sqrt(2 / n_blocks) * np.cos(angles)
 
 
 def p_worse(mean: Floats, variance: Floats, dof: Floats) -> Floats:
@@ -116,11 +122,14 @@ def p_worse(mean: Floats, variance: Floats, dof: Floats) -> Floats:
 
 
 def _trigamma_inverse(value: float) -> float:
-    """Solve trigamma(x) = value for x by Newton's steps on 1/trigamma (Smyth 2004, appendix)."""
+    """Solve trigamma(x) = value for x by Newton's steps on 1/trigamma (Smyth 2004, appendix).
+
+    Trigamma is zeta(2, x), its derivative -2 zeta(3, x) (Abramowitz & Stegun 6.4.10).
+    """
     x = 0.5 + 1 / value
     for _ in range(50):
-        trigamma = float(polygamma(1, x))
-        step = trigamma * (1 - trigamma / value) / float(polygamma(2, x))
+        trigamma = float(zeta(2, x))
+        step = trigamma * (1 - trigamma / value) / (-2 * float(zeta(3, x)))
         x += step
         if -step / x < 1e-8:
             break
