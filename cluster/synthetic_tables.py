@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,16 +114,16 @@ class SyntheticTable:
     def fold_loss(self, config: Config, fold: int) -> float:
         """Return the expected loss of a config on a fold: what endless scored timestamps would tell."""
         place = np.nan_to_num(self._space.encode(config), nan=0.5)
-        shared = float(self._slopes[fold] @ (place - 0.5)) / np.sqrt(len(place) / 12)
+        shared = float(self._slopes[fold] @ (place - 0.5)) / math.sqrt(len(place) / 12)
         own = self._generator(config, fold).standard_normal() * self.world.interaction
-        return self.true_loss(config) + float(self._difficulty[fold]) + (shared + float(own)) / np.sqrt(2)
+        return self.true_loss(config) + float(self._difficulty[fold]) + (shared + float(own)) / math.sqrt(2)
 
     def ladder_loss(self, config: Config) -> float:
         """Return the mean of `fold_loss` over the folds of the ladder."""
         return float(np.mean([self.fold_loss(config, fold) for fold in range(self.world.n_folds)]))
 
     def report(self, config: Config, rung: Rung) -> Observation:
-        """Return the report of a rung; a cost of one second a fold and parameter of the width, if there is one."""
+        """Return the report of a rung; a fold takes 0.5 to 1.5 seconds, by config."""
         world = self.world
         series = self.fold_loss(config, rung.fold) + self._noise(config, rung.fold)
         series = series + world.learning * (1 - rung.share) ** 2
@@ -141,7 +142,8 @@ class SyntheticTable:
         """Return (n_scored,) losses around the mean: the market's, equal for all configs, and the config's own."""
         market = self._autocorrelated(generator(self._seed, "market", fold))
         own = self._autocorrelated(self._generator(config, f"noise {fold}"))
-        return self._level[fold] * (market + own)
+        noise: NDArray[np.float64] = self._level[fold] * (market + own)
+        return noise
 
     def _autocorrelated(self, rng: np.random.Generator) -> NDArray[np.float64]:
         world = self.world

@@ -1,9 +1,11 @@
 """Fold racing: a trial leaves when it is worse than a leader on equal folds, at an error rate for the whole search.
 
 The truly best trial of a search is dropped with a chance of at most `alpha`. It can only be dropped where it looks
-worse than another trial although it is not, at one of its looks: `alpha` is spent over the looks of a trial (the power
-family of Kim & DeMets 1987, Biometrika 74), and each look shares its part among all trials that it could be compared
-with, because the leaders are those whom chance has helped. The bounds need neither independence nor an order of arrival.
+worse than another trial although it is not, at one of its looks. So `alpha` is spent over the looks of a trial (the
+power family of Kim & DeMets 1987, Biometrika 74), and each look shares its part among its comparisons (Bonferroni).
+Leaders are those whom chance has helped: they are chosen on the folds that the test does not use, the later ones of
+complete trials. While no trial is complete they are chosen on the very folds of the test, and the look then pays for
+all trials that could have been chosen.
 
 The last folds are for finalists: no decision looks at them, so whoever reaches them is judged on untouched folds.
 """
@@ -37,7 +39,9 @@ class FoldRacing:
         alpha: Largest chance that the search drops its truly best trial, in (0, 1).
         min_folds: Folds before the first look, at least 1.
         final_folds: Folds at the end that nobody is dropped in, below `n_folds` - `min_folds` + 1.
-        leaders: Trials that a trial is compared with, the best on its folds; at least 1.
+        leaders: Trials that a trial is compared with; at least 1.
+        margin: A trial is of use only where it is better than a leader by this many standard errors of a difference
+            over the whole ladder; the chance of dropping such a trial is what alpha then bounds. Zero or more.
         spending: Power of the spent share of alpha over looks: 1 spends evenly, 3 keeps most for the late looks
             (as O'Brien and Fleming do); above 0.
 
@@ -53,21 +57,24 @@ class FoldRacing:
         alpha: float = 0.05,
         min_folds: int = 1,
         final_folds: int = 1,
-        leaders: int = 8,
+        leaders: int = 2,
+        margin: float = 0.0,
         spending: float = 1.0,
     ) -> None:
-        if not 0 < alpha < 1 or min(min_folds, final_folds, leaders) < 1 or spending <= 0:
+        if not 0 < alpha < 1 or min(min_folds, final_folds, leaders) < 1 or margin < 0 or spending <= 0:
             raise ValueError(
-                "expected alpha in (0, 1), min_folds, final_folds and leaders of 1 or more and spending above 0, found "
-                f"{alpha}, {min_folds}, {final_folds}, {leaders} and {spending}"
+                "expected alpha in (0, 1), min_folds, final_folds and leaders of 1 or more, margin of 0 or more and "
+                f"spending above 0, found {alpha}, {min_folds}, {final_folds}, {leaders}, {margin} and {spending}"
             )
         self.objective = objective
+        self.n_folds = n_folds
         self.alpha = alpha
         self.leaders = leaders
+        self.margin = margin
         self.looks = tuple(range(min_folds, n_folds - final_folds + 1))
         """Numbers of complete folds at which a trial may be dropped; none where there are too few folds."""
         self.spending = spending
-        self._field = _Field(objective)
+        self._field = _Field(objective, n_folds)
         self._pairs = _Pairs()
 
     def tell(self, trial: Trial) -> None:
@@ -79,10 +86,10 @@ class FoldRacing:
         own = _Series.of(trial, self.objective)
         if own is None or trial.observations[-1].share < 1.0 or own.n_folds not in self.looks:
             return Decision.CONTINUE
-        n_rivals, leaders = self._field.leaders(own, trial.number, self.leaders)
+        n_compared, leaders = self._field.leaders(own, trial.number, self.leaders)
         if not leaders:
             return Decision.CONTINUE
-        level = self.level(own.n_folds) / n_rivals
+        level = self.level(own.n_folds) / n_compared
         return Decision.STOP if self._is_worse(own, leaders, level) else Decision.CONTINUE
 
     def level(self, n_folds: int) -> float:
@@ -99,11 +106,13 @@ class FoldRacing:
         between = between_folds(difference, weights, self._pairs.prior())
         if between is None:
             return False
-        is_worse = p_worse(*between) <= level
+        mean, variance, dof = between
+        mean = mean + self.margin * np.sqrt(variance * n / self.n_folds)
+        is_worse = p_worse(mean, variance, dof) <= level
         theirs = [leader.blocks for leader in leaders if leader.blocks is not None]
         if is_worse.any() and own.blocks is not None and len(theirs) == len(leaders):
             blocks = np.stack([own.blocks - other[:n] for other in theirs])
-            is_worse &= p_worse(between[0], *within_folds(blocks, weights, own.n_scored)) <= level
+            is_worse &= p_worse(mean, *within_folds(blocks, weights, own.n_scored)) <= level
         return bool(is_worse.any())
 
 
@@ -134,18 +143,20 @@ class _Series:
     def n_folds(self) -> int:
         return len(self.losses)
 
-    def mean(self, n_folds: int) -> float:
-        """Return the mean over the first folds, weighted by scored timestamps (ANALYSIS-1)."""
-        return float(np.average(self.losses[:n_folds], weights=self.n_scored[:n_folds]))
+    def mean(self, start: int, end: int) -> float:
+        """Return the mean over some folds, weighted by scored timestamps (ANALYSIS-1)."""
+        return float(np.average(self.losses[start:end], weights=self.n_scored[start:end]))
 
 
 class _Field:
-    """All trials that a trial may be compared with, sorted by their loss over the first n folds for each n."""
+    """All trials that one may be compared with: sorted by the folds before a look, complete ones by those after too."""
 
-    def __init__(self, objective: Objective) -> None:
+    def __init__(self, objective: Objective, n_folds: int) -> None:
         self._objective = objective
+        self._n_folds = n_folds
         self._series: dict[int, _Series] = {}
-        self._ranked: dict[int, list[tuple[float, int]]] = {}
+        self._before: list[list[tuple[float, int]]] = [[] for _ in range(n_folds + 1)]
+        self._after: list[list[tuple[float, int]]] = [[] for _ in range(n_folds)]
 
     def take_in(self, trial: Trial) -> _Series | None:
         """Sort a trial in; return its series where it has more folds than before.
@@ -162,23 +173,28 @@ class _Field:
         if series is None:
             return None
         for n in range(1 if before is None else before.n_folds + 1, series.n_folds + 1):
-            insort(self._ranked.setdefault(n, []), (series.mean(n), trial.number))
+            insort(self._before[n], (series.mean(0, n), trial.number))
+        if series.n_folds == self._n_folds:
+            for n in range(1, self._n_folds):
+                insort(self._after[n], (series.mean(n, self._n_folds), trial.number))
         self._series[trial.number] = series
         return series
 
     def leaders(self, own: _Series, number: int, most: int) -> tuple[int, list[_Series]]:
-        """Return the number of rivals with the same folds, and the best of them on these."""
-        ranked = self._ranked.get(own.n_folds, [])
-        best = [n for _, n in ranked[: most + 1] if n != number][:most]
-        rivals = [self._series[n] for n in best]
-        is_told = number in self._series and self._series[number].n_folds >= own.n_folds
-        return len(ranked) - is_told, [r for r in rivals if r.n_scored[: own.n_folds] == own.n_scored]
+        """Return the trials to compare with, and how many comparisons that is worth: who was chosen on the folds of
+        the test could have been any of those that have them.
+        """
+        n = own.n_folds
+        ranked = self._after[n] or self._before[n]
+        chosen = [k for _, k in ranked[: most + 1] if k != number][:most]
+        n_compared = len(chosen) if self._after[n] else len(ranked)
+        return n_compared, [s for s in map(self._series.__getitem__, chosen) if s.n_scored[:n] == own.n_scored]
 
     def _remove(self, number: int) -> None:
         series = self._series.pop(number, None)
-        for n in range(1, 1 + (0 if series is None else series.n_folds)):
-            assert series is not None
-            self._ranked[n].remove((series.mean(n), number))
+        if series is not None:
+            for n in range(1, series.n_folds + 1):
+                self._before[n].remove((series.mean(0, n), number))
 
 
 class _Pairs:
@@ -229,7 +245,8 @@ def fold_racing(
     alpha: float = 0.05,
     min_folds: int = 1,
     final_folds: int = 1,
-    leaders: int = 8,
+    leaders: int = 2,
+    margin: float = 0.0,
     spending: float = 1.0,
 ) -> FoldRacing:
     """Make the rule for the first objective."""
@@ -240,5 +257,6 @@ def fold_racing(
         min_folds=min_folds,
         final_folds=final_folds,
         leaders=leaders,
+        margin=margin,
         spending=spending,
     )

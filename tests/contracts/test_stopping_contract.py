@@ -16,6 +16,7 @@ from search import stopping
 from search.errors import SpaceError
 from search.objective import Objective
 from search.stopping.asha import Asha
+from search.stopping.hyperband import Hyperband, bracket_order, bracket_starts
 from search.trial import Decision, Observation, Trial, TrialState
 from tests.search.toy_search import OBJECTIVES, RUNGS, observed, running
 
@@ -180,3 +181,28 @@ def test_asha_never_stops_the_best_where_there_is_no_noise(
 def test_wrong_rules_are_refused(name: str, given_settings: dict[str, float], message: str) -> None:
     with pytest.raises(SpaceError, match=message):
         stopping.make(name, objectives=OBJECTIVES, ladder=RUNGS, **given_settings)
+
+
+# Hyperband.
+
+
+def test_brackets_have_the_proportions_of_the_paper() -> None:
+    """Li et al. 2018, table 1, for R = 81 and eta = 3: trials that begin with 1, 3, 9, 27 and 81."""
+    assert bracket_starts(81, 1, 3) == (1, 3, 9, 27, 81)
+    order = bracket_order(5, 3)
+    assert [order.count(bracket) for bracket in range(5)] == [81, 34, 15, 8, 5]
+    assert {*order[:5]} >= {0, 1, 2}  # filled side by side
+
+
+def test_trials_are_judged_within_their_bracket() -> None:
+    rule = Hyperband(Objective(), 9, eta=3)
+    early = [n for n in range(40) if rule.bracket_of(at(n)).min_folds == 1]
+    late = [n for n in range(40) if rule.bracket_of(at(n)).min_folds == 3]
+    for number in early[:5]:
+        rule.tell(at(number, 1.0))
+    assert not goes_on(rule, at(early[6], 2.0))
+    assert goes_on(rule, at(late[0], 2.0))
+    assert goes_on(rule, at(late[0], 2.0, 2.0))
+    for number in late[1:4]:
+        rule.tell(at(number, 1.0, 1.0, 1.0))
+    assert not goes_on(rule, at(late[0], 2.0, 2.0, 2.0))
