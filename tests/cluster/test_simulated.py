@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cluster.recorded_table import RecordedTable, write_table
 from cluster.simulated import Step, Table, simulate
 from cluster.synthetic_tables import MIXED_SPACE, SyntheticTable, World
 from search.space import Choice, Space
@@ -163,3 +164,26 @@ def test_interactions_differ_between_configs_and_average_out() -> None:
     effects = [table.fold_loss(table.optimum, fold) for fold in range(400)]
     assert np.std(effects) == pytest.approx(0.5, rel=0.25)
     assert abs(table.ladder_loss(table.optimum)) < 3 * 0.5 / 20
+
+
+# Recorded tables.
+
+
+def test_a_recorded_table_gives_back_what_was_recorded(tmp_path: Path) -> None:
+    table, path = ByHand(), tmp_path / "table.parquet"
+    pairs = [(config, table.report(config, rung)) for config in table.space.points() for rung in table.ladder]
+    write_table(path, table.space, pairs)
+    again = RecordedTable(path)
+    assert again.space.fingerprint() == table.space.fingerprint()
+    assert again.ladder == table.ladder
+    assert [again.report(config, again.ladder[seen.rung]) for config, seen in pairs] == [seen for _, seen in pairs]
+    assert again.true_loss({"x": 4}) == 4.0
+    assert simulate(study_of(again), again, n_workers=2) == simulate(study_of(table), table, n_workers=2)
+
+
+def test_a_table_with_holes_is_refused(tmp_path: Path) -> None:
+    table, path = ByHand(), tmp_path / "table.parquet"
+    pairs = [(config, table.report(config, rung)) for config in table.space.points() for rung in table.ladder]
+    write_table(path, table.space, pairs[:-1])
+    with pytest.raises(ValueError, match="expected 4 rungs of every config"):
+        RecordedTable(path)
