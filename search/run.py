@@ -280,6 +280,7 @@ def _open_study(setup: Setup, run_dir: Path, dataset: Dataset, is_resumed: bool)
         "seed": setup.seed,
         "enqueue": search.enqueue,
         "population": search.population,
+        "limits": spec.limits(),
     }
     if not is_resumed:
         (run_dir / "space.yaml").write_text(setup.document.resolved_yaml(), encoding="utf-8")
