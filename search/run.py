@@ -416,10 +416,10 @@ def _conclude(setup: Setup, run_dir: Path, study: Study, plan: dict[str, Any], e
     ended = datetime.now(UTC).isoformat(timespec="seconds") if ending == "finished" else None
     write_plan(run_dir, {**plan, "ended_utc": ended})
     write_tables(run_dir, trial_rows(trials), fold_rows(trials))
-    board = page.write(RunFolder(run_dir))
+    board, said = page.write(RunFolder(run_dir))
     if board.leader is not None:
         _write_best(setup, run_dir, study.trials[board.leader.trial_id])
-    console.show(board, run_dir)
+    console.show(board, said, run_dir)
     if ending != "finished":
         print(f"{ending}: go on with   python search/run.py --resume {run_dir}")
     if study.stop_reason:

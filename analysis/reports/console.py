@@ -10,21 +10,19 @@ from rich.table import Table
 
 from analysis.reports import verdict
 from analysis.reports.leaderboard import SHOWN, Leaderboard
+from analysis.reports.verdict import Verdict
 
 MOST_ROWS = 12
 """Rows printed; all are in ranking.csv."""
 
 
-def show(board: Leaderboard, run_dir: Path, console: Console | None = None) -> None:
-    """Print the ranked trials, how many ended in which other state, and the next commands."""
+def show(board: Leaderboard, said: Verdict, run_dir: Path, console: Console | None = None) -> None:
+    """Print the ranked trials, how many ended in which other state, the verdict, and the next commands."""
     out = console or Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     out.print(_table(board) if board.ranked else "no trial visited every fold: nothing can be ranked")
     states = ", ".join(f"{n} {state}" for state, n in board.counts().items())
     out.print(f"{sum(board.counts().values())} trials: {states}")
-    if board.ranked:
-        n = len(board.indistinct)
-        alike = f"{n} of {len(board.ranked)} complete trials are" if n > 1 else "only the leader is"
-        out.print(f"{alike} within one standard error of the lowest validation loss")
+    out.print(said.headline, style="bold")
     out.print(f"next:  open {run_dir}/report.html")
     out.print("       make ui")
     if board.ranked:

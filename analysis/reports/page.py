@@ -25,6 +25,7 @@ from analysis.reports import diagnosis, honesty, leader_plots, leaderboard, plot
 from analysis.reports.honesty import Honesty
 from analysis.reports.leaderboard import SHOWN, Leaderboard
 from analysis.reports.parameters import at_an_edge, axes_of, numeric_places
+from analysis.reports.verdict import Verdict
 from analysis.run_folder import EvidenceCheck, RunFolder
 
 MOST_PARAMETERS = 6
@@ -33,8 +34,8 @@ MOST_ROWS = 25
 """Leaderboard rows shown at once; the others are one click away, and all are in ranking.csv."""
 
 
-def write(run: RunFolder) -> Leaderboard:
-    """Write `ranking.csv` and `report.html` into the run folder and return the leaderboard.
+def write(run: RunFolder) -> tuple[Leaderboard, Verdict]:
+    """Write `ranking.csv` and `report.html` into the run folder; return the leaderboard and the verdict.
 
     Raises:
         ValueError: The plan names an order that does not exist.
@@ -42,12 +43,17 @@ def write(run: RunFolder) -> Leaderboard:
     """
     board = leaderboard.build(run)
     leaderboard.write_csv(run, board)
-    write_text(run.path / "report.html", render(run, board))
-    return board
+    text, said = _page(run, board)
+    write_text(run.path / "report.html", text)
+    return board, said
 
 
 def render(run: RunFolder, board: Leaderboard) -> str:
     """Return the page as text."""
+    return _page(run, board)[0]
+
+
+def _page(run: RunFolder, board: Leaderboard) -> tuple[str, Verdict]:
     check = run.check_evidence()
     evidence, left_out = common.gather(run)
     judged = honesty.assess(
@@ -61,11 +67,12 @@ def render(run: RunFolder, board: Leaderboard) -> str:
     varying = sorted(_varying(board, run.parameters), key=lambda name: -found[name].share if name in found else 0.0)
     figures = _figures(run, board, judged, leader, ics)
     figures |= _parameter_figures(board, judged, axes, found)
-    return _template().render(
+    said = verdict.write(run.plan, board, check, skills, ics, judged, left_out, at_an_edge(axes, board.ranked))
+    text = _template().render(
         title=run.path.resolve().name,
         plan=run.plan,
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        verdict=verdict.write(run.plan, board, check, skills, ics, judged, left_out, at_an_edge(axes, board.ranked)),
+        verdict=said,
         board=board,
         honesty=judged,
         level=honesty.LEVEL,
@@ -85,6 +92,7 @@ def render(run: RunFolder, board: Leaderboard) -> str:
         figures=_script_safe(figures),
         plotly=Markup(_plotly()),
     )
+    return text, said
 
 
 def _figures(
