@@ -32,10 +32,19 @@ class ReferenceOption:
     gamma: Float
     vega: Float
     theta: Float
+    iv: Float
+    spread_ratio: Float
 
 
 def reference_option(
-    known_time: NDArray[np.int64], close: Float, iv: Float, *, rate_ann: float, option_days: float, strike_step: float
+    known_time: NDArray[np.int64],
+    close: Float,
+    iv: Float,
+    *,
+    rate_ann: float,
+    option_days: float,
+    strike_step: float,
+    spread_frac: float,
 ) -> ReferenceOption:
     """Choose and price the reference option of each bar at the moment at which the bar is known.
 
@@ -46,11 +55,21 @@ def reference_option(
         rate_ann: Per year, continuously compounded.
         option_days: Calendar days that the expiry is nearest to.
         strike_step: Distance of strikes; a close half-way between two takes the even multiple.
+        spread_frac: Bid-ask spread as a share of the option's price.
     """
     years = (friday_expiry(known_time, option_days) - known_time) / (SECONDS_PER_YEAR * NS_PER_SECOND)
     strike = np.maximum(np.round(close / strike_step), 1.0) * strike_step
     g = greeks(close, strike, years, iv, rate_ann, PUT)
-    return ReferenceOption(strike=strike, years=years, delta=g.delta, gamma=g.gamma, vega=g.vega, theta=g.theta)
+    return ReferenceOption(
+        strike=strike,
+        years=years,
+        delta=g.delta,
+        gamma=g.gamma,
+        vega=g.vega,
+        theta=g.theta,
+        iv=iv,
+        spread_ratio=np.where(np.isfinite(iv), spread_frac, np.nan),
+    )
 
 
 def friday_expiry(known_time: NDArray[np.int64], option_days: float) -> NDArray[np.int64]:

@@ -9,17 +9,102 @@ from pydantic import Field, model_validator
 from trainables.config import StrictModel
 
 
+class ChainConfig(StrictModel):
+    """A file of option rows; see `options` for its columns."""
+
+    path: str
+    """Path of the Parquet or CSV file."""
+    underlying: str | None = None
+    """Which underlying of a file of several is used."""
+    greek_units: Annotated[tuple[str, ...], Field(min_length=4, max_length=4)] | None = None
+    """Units of delta, gamma, vega, theta by their names in `greek_units.FACTORS`; none: detected (DATA-18)."""
+    lag_s: float = Field(default=0.0, ge=0)
+    """Seconds after its timestamp at which a row is known; end-of-day Greeks are computed after the close."""
+    max_age_minutes: float = Field(default=5.0, gt=0)
+    """Older quotes are not used (DATA-15). End-of-day chains need days: 5760 carries one over a long weekend."""
+    min_coverage: float = Field(default=0.5, ge=0, le=1)
+    """Share of rows with a good quote below which the file is refused (B32)."""
+    bounds_tolerance_frac: float = Field(default=1e-3, ge=0)
+    """Share of the underlying's price by which no-arbitrage bounds may be missed."""
+
+
+class RollConfig(StrictModel):
+    """How contracts of a future follow one another (DATA-2, C-12)."""
+
+    adjust: Literal["per_contract", "ratio_back_adjust", "none"] = "per_contract"
+    """`per_contract`: a roll begins a new segment; `ratio_back_adjust`: contracts are scaled to meet; `none`: they
+    follow as they are, and the jump shows."""
+
+
+class SyntheticConfig(StrictModel):
+    """A market made from a seed, with known truth (`source: synthetic`)."""
+
+    seed: int = Field(default=0, ge=0)
+    """Same seed, same market, in every process."""
+    bars: Literal["minutes", "days"] = "days"
+    """Length of a bar."""
+    first_day: str = "2005-01-03"
+    """ISO date from which sessions of the calendar are made, holidays and half days included."""
+    n_sessions: int = Field(default=2520, ge=2)
+    """Sessions; 2520 are ten years."""
+    price: float = Field(default=400.0, gt=0)
+    """First price."""
+    volatility_ann: float = Field(default=0.16, gt=0, lt=3)
+    """Long-run volatility of a year in the middle regime."""
+    garch_alpha: float = Field(default=0.08, ge=0, lt=1)
+    """Weight of yesterday's squared shock in today's variance (Bollerslev 1986)."""
+    garch_beta: float = Field(default=0.9, ge=0, lt=1)
+    """Weight of yesterday's variance."""
+    regime_factors: tuple[Annotated[float, Field(gt=0)], ...] = (0.7, 1.0, 1.6)
+    """What each regime multiplies volatility by; one regime: (1.0,)."""
+    regime_stay: float = Field(default=0.98, ge=0, le=1)
+    """Probability that a session has the regime of the one before."""
+    overnight_share: float = Field(default=0.2, ge=0, lt=1)
+    """Share of a session's variance before its first bar; minutes only."""
+    seasonality: float = Field(default=1.0, ge=0)
+    """Intraday variance at open and close, over that at noon, less one; minutes only."""
+    drift_ann: float = 0.05
+    """Mean log-return of a year."""
+    iv_premium: float = Field(default=0.1, gt=-1)
+    """Implied volatility is the expected one times one plus this."""
+    planted_ic: float = Field(default=0.0, gt=-1, lt=1)
+    """Correlation of the log of a bar's volume with the standardised return of `planted_horizon` bars after it.
+    Zero: pure noise, nothing predicts returns."""
+    planted_horizon: int = Field(default=1, ge=1)
+    """Bars ahead of the planted correlation."""
+    planted_persistence: float = Field(default=0.0, ge=0, lt=1)
+    """Correlation of the planted signal with itself one bar later."""
+    missing_frac: float = Field(default=0.0, ge=0, lt=0.5)
+    """Share of bars that are left out, as data vendors do."""
+    rolls: bool = False
+    """Quarterly futures contracts at a premium to one another instead of one series; needs `data.roll`."""
+    roll_basis_frac: float = Field(default=0.01, gt=-0.5, lt=0.5)
+    """Price of each contract over the one before."""
+
+    @model_validator(mode="after")
+    def _variance_is_finite(self) -> SyntheticConfig:
+        if self.garch_alpha + self.garch_beta >= 1:
+            raise ValueError("garch_alpha + garch_beta must be below 1: variance has no long-run mean otherwise")
+        return self
+
+
 class DataConfig(StrictModel):
     """Where the market comes from."""
 
-    source: Literal["arch_sp500", "arch_nasdaq", "files"] = "arch_sp500"
-    """`arch_*`: daily bars that the arch package ships; `files`: Parquet or CSV files of yours."""
+    source: Literal["arch_sp500", "arch_nasdaq", "files", "synthetic"] = "arch_sp500"
+    """`arch_*`: daily bars that the arch package ships; `files`: Parquet or CSV files of yours; `synthetic`: made."""
     bars: str | None = None
     """Path of the bars (`source: files`): columns timestamp, open, high, low, close, volume, optionally symbol."""
     iv: str | None = None
     """Path of a daily or intraday volatility index in percent (timestamp and vix, iv or close); none: modelled."""
     symbol: str | None = None
-    """Which symbol of a file of several is used."""
+    """Which symbol of a file of several is used; with `roll`: the root of the contracts, such as ES."""
+    chain: ChainConfig | None = None
+    """A file of option rows to take the reference option from; none: modelled."""
+    roll: RollConfig | None = None
+    """Set for a file of several contracts of a future."""
+    synthetic: SyntheticConfig | None = None
+    """The market of `source: synthetic`; none: its defaults."""
     defects: Literal["error", "drop"] = "error"
     """`error` refuses bad rows; `drop` leaves them out, counts them and marks the market. Nothing is ever filled in."""
     price_tolerance_frac: float = Field(default=1e-6, ge=0, lt=0.1)

@@ -10,14 +10,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainables.data.arch_source import VIX_KNOWN, read_vix
 from trainables.data.bars import digest
-from trainables.data.chain import PUT, reference_option
+from trainables.data.chain import PUT, ReferenceOption, reference_option
 from trainables.data.config import DataConfig, FoldsConfig
 from trainables.data.folds import FoldPlan, plan_folds
 from trainables.data.market import Market
@@ -27,7 +27,7 @@ from trainables.data.volatility import Volatility, garch_volatility, rank
 from trainables.data.zones import NS_PER_DAY, NS_PER_SECOND, day_of, instants, local_day
 
 Vault = Literal["closed", "open"]
-PATHS = {"bars", "iv"}
+PATHS: dict[str, Any] = {"bars": True, "iv": True, "chain": {"path": True}}
 """Settings that say where files are; their content counts, not their place."""
 MODEL = "GARCH(1,1) on past returns"
 
@@ -60,18 +60,20 @@ def load_market(data: DataConfig, folds: FoldsConfig, *, vault: Vault = "closed"
         DataError: The data cannot be used, or are too short for one fold.
     """
     placed = _cut(place_bars(data), folds, vault)
-    volatility, extra = _volatility(data, placed)
-    close = placed.bars.close * data.price_scale
+    bars, close = placed.bars, placed.bars.close * data.price_scale
+    option, chain_mark, chain_digests = _listed(data, placed)
+    volatility, extra = _volatility(data, placed, option)
     iv = volatility.at(placed.known_time, data.iv_max_age_days)
-    option = reference_option(
-        placed.known_time,
-        close,
-        iv,
-        rate_ann=data.rate_ann,
-        option_days=data.option_days,
-        strike_step=data.strike_step,
-    )
-    bars = placed.bars
+    if option is None:
+        option = reference_option(
+            placed.known_time,
+            close,
+            iv,
+            rate_ann=data.rate_ann,
+            option_days=data.option_days,
+            strike_step=data.strike_step,
+            spread_frac=data.spread_frac,
+        )
     return Market(
         event_time=placed.event_time,
         known_time=placed.known_time,
@@ -89,13 +91,13 @@ def load_market(data: DataConfig, folds: FoldsConfig, *, vault: Vault = "closed"
         gamma=option.gamma,
         vega=option.vega,
         theta=option.theta,
-        option_iv=iv,
-        spread_ratio=np.where(np.isfinite(iv), data.spread_frac, np.nan),
+        option_iv=option.iv,
+        spread_ratio=option.spread_ratio,
         is_call=np.full(len(bars), PUT),
         bars_per_session=int(np.median(np.unique(placed.session, return_counts=True)[1])),
         rate_ann=data.rate_ann,
-        marks=_marks(data, placed),
-        snapshot=_snapshot(data, folds, vault, (*placed.digests, *extra)),
+        marks={**_marks(data, placed), **chain_mark},
+        snapshot=_snapshot(data, folds, vault, (*placed.digests, *extra, *chain_digests)),
     )
 
 
@@ -128,13 +130,31 @@ def _cut(placed: PlacedBars, folds: FoldsConfig, vault: Vault) -> PlacedBars:
     return placed.before(plan_folds(placed.known_time, folds).vault_start)
 
 
-def _volatility(data: DataConfig, placed: PlacedBars) -> tuple[Volatility, tuple[str, ...]]:
+def _listed(data: DataConfig, placed: PlacedBars) -> tuple[ReferenceOption | None, dict[str, str], tuple[str, ...]]:
+    """Return the reference option of a chain that is named, what to say of it, and its digest."""
+    if data.chain is None:
+        return None, {}, ()
+    from trainables.data.listed_option import checked_chain, listed_option  # numba and SciPy: the planner needs neither
+
+    checked = checked_chain(data)
+    option = listed_option(checked, placed.known_time, placed.bars.close * data.price_scale, data)
+    return option, {"chain": checked.mark}, (digest(data.chain.path),)
+
+
+def _volatility(
+    data: DataConfig, placed: PlacedBars, option: ReferenceOption | None
+) -> tuple[Volatility, tuple[str, ...]]:
     """Return the volatility of the market, and digests of the files that it was read from."""
+    if placed.volatility is not None:
+        return placed.volatility, ()
     if data.source == "files" and data.iv is not None:
         from trainables.data.readers import read_volatility
 
         times, values = read_volatility(data)
         return Volatility(known_time=_volatility_known(times, data), value=values), (digest(data.iv),)
+    if option is not None:
+        is_known = np.isfinite(option.iv)
+        return Volatility(known_time=placed.known_time[is_known], value=option.iv[is_known]), ()
     modelled = _modelled(data, placed)
     if data.source != "arch_sp500":
         return modelled, ()
@@ -176,12 +196,18 @@ def _rank_before_session(placed: PlacedBars, volatility: Volatility, data: DataC
 
 
 def _marks(data: DataConfig, placed: PlacedBars) -> dict[str, str]:
-    marks = {"chain": "modelled (Black-Scholes at iv)", **placed.marks}
-    n_holes = int(placed.segment[-1] - placed.segment[0])
-    if n_holes:
+    chain = "modelled (Black-Scholes at iv)" if data.chain is None else "measured"
+    marks = {"chain": chain, **placed.marks}
+    n_holes = int(placed.segment[-1] - placed.segment[0]) - placed.n_rolls
+    if n_holes > 0:
         marks["holes"] = f"{n_holes} in the data; no window and no label crosses one"
     n_sessions = int(placed.session[-1]) + 1
     if data.source == "files" and data.iv is not None:
+        return marks
+    if "iv" in marks:
+        return marks
+    if data.chain is not None:
+        marks["iv"] = f"measured (put of the chain nearest to the money and {data.option_days:g} days)"
         return marks
     if n_sessions <= data.iv_initial_sessions:
         marks["iv"] = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, time
 
 import numpy as np
@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from trainables.data import arch_source
 from trainables.data.bars import Bars, digest
 from trainables.data.config import DataConfig
-from trainables.data.sessions import place, segments, usual_step_s
+from trainables.data.rolls import Contract, roll
+from trainables.data.sessions import SessionRows, place, segments, usual_step_s
 from trainables.data.validation import clean
+from trainables.data.volatility import Volatility
 from trainables.data.zones import instant
 from trainables.errors import DataError
 
@@ -27,6 +29,8 @@ class PlacedBars:
         session, segment: As in `Market`.
         marks: What was left out.
         digests: Hashes of the files that were read.
+        volatility: Implied volatility that comes with the bars; None: none does.
+        n_rolls: How many segments begin with a new contract.
     """
 
     bars: Bars
@@ -36,18 +40,22 @@ class PlacedBars:
     segment: NDArray[np.int64]
     marks: dict[str, str]
     digests: tuple[str, ...]
+    volatility: Volatility | None = None
+    n_rolls: int = 0
 
     def before(self, end: int) -> PlacedBars:
         """Return the rows known before an instant."""
-        n = int(np.searchsorted(self.known_time, end))
-        return PlacedBars(
-            bars=self.bars.take(np.arange(n)),
-            event_time=self.event_time[:n],
-            known_time=self.known_time[:n],
-            session=self.session[:n],
-            segment=self.segment[:n],
-            marks=self.marks,
-            digests=self.digests,
+        return self.rows(np.arange(int(np.searchsorted(self.known_time, end))))
+
+    def rows(self, chosen: NDArray[np.int64] | NDArray[np.bool_]) -> PlacedBars:
+        """Return the given rows, by position or by mask; sessions are numbered from 0 again."""
+        return replace(
+            self,
+            bars=self.bars.take(chosen),
+            event_time=self.event_time[chosen],
+            known_time=self.known_time[chosen],
+            session=np.unique(self.session[chosen], return_inverse=True)[1],
+            segment=self.segment[chosen],
         )
 
 
@@ -57,12 +65,12 @@ def place_bars(data: DataConfig) -> PlacedBars:
     Raises:
         DataError: They cannot be used.
     """
-    placed = _place_files(data) if data.source == "files" else _place_daily(data)
-    return _within(placed, data)
+    places = {"files": _place_files, "synthetic": _place_synthetic}
+    return _within(places.get(data.source, _place_daily)(data), data)
 
 
 def _place_daily(data: DataConfig) -> PlacedBars:
-    for name in ("bars", "iv", "symbol", "timezone"):
+    for name in ("bars", "iv", "symbol", "timezone", "roll"):
         if getattr(data, name) is not None:
             raise DataError(f"data.{name}: expected none with data.source: {data.source}, found one; set source: files")
     bars, known_time, file_digest = arch_source.read_daily_bars(data.source)
@@ -80,26 +88,101 @@ def _place_daily(data: DataConfig) -> PlacedBars:
 
 
 def _place_files(data: DataConfig) -> PlacedBars:
-    from trainables.data.readers import read_bars  # pyarrow: the default source needs none of it
+    from trainables.data.readers import read_bars, read_contracts  # pyarrow: the default source needs none of it
 
     where = str(data.bars)
-    raw = read_bars(data)
-    bars, n_dropped = clean(raw, where, data.defects, price_tolerance_frac=data.price_tolerance_frac)
-    bar_seconds = data.bar_seconds or usual_step_s(bars.timestamp, where)
+    raw = read_contracts(data) if data.roll is not None else {"": read_bars(data)}
+    cleaned = {name: _clean(bars, name, where, data) for name, bars in raw.items()}
+    bars = {name: kept for name, (kept, _) in cleaned.items()}
+    n_dropped, n_all = sum(n for _, n in cleaned.values()), sum(map(len, raw.values()))
+    longest = max(bars.values(), key=len)
+    bar_seconds = data.bar_seconds or usual_step_s(longest.timestamp, where)
+    if data.roll is not None:
+        placed = _place_contracts(bars, bar_seconds, data, where)
+    else:
+        placed = _place_series(longest, bar_seconds, data, where)
+    marks = {"defects": f"dropped {n_dropped} of {n_all} rows"} if n_dropped else {}
+    return replace(placed, marks={**marks, **placed.marks}, digests=(digest(where),))
+
+
+def _clean(bars: Bars, symbol: str, where: str, data: DataConfig) -> tuple[Bars, int]:
+    name = f"{where}, {symbol}" if symbol else where
+    return clean(bars, name, data.defects, price_tolerance_frac=data.price_tolerance_frac)
+
+
+def _place_synthetic(data: DataConfig) -> PlacedBars:
+    from trainables.data.synthetic import make_market  # numba
+
+    made = make_market(data)
+    bar_seconds = data.bar_seconds or made.bar_seconds
+    if data.roll is not None:
+        placed = _place_contracts(made.contracts(), bar_seconds, data, "data.synthetic")
+    else:
+        placed = _place_series(made.bars(), bar_seconds, data, "data.synthetic")
+    return replace(placed, marks={**placed.marks, **made.marks}, volatility=made.volatility)
+
+
+def _place_series(bars: Bars, bar_seconds: int, data: DataConfig, where: str) -> PlacedBars:
     rows = place(bars.timestamp, bar_seconds, data, where)
-    marks = {"defects": f"dropped {n_dropped} of {len(raw)} rows"} if n_dropped else {}
     n_outside = int((~rows.kept).sum())
-    if n_outside:
-        marks["sessions"] = f"left out {n_outside} of {len(bars)} rows outside of {data.calendar} {data.session}"
+    outside = f"left out {n_outside} of {len(bars)} rows outside of {data.calendar} {data.session}"
     return PlacedBars(
         bars=bars.take(rows.kept),
         event_time=rows.event_time,
         known_time=rows.known_time,
         session=np.unique(rows.number, return_inverse=True)[1],
         segment=segments(rows, bar_seconds, data.max_gap_bars),
-        marks=marks,
-        digests=(digest(where),),
+        marks={"sessions": outside} if n_outside else {},
+        digests=(),
     )
+
+
+def _place_contracts(contracts: dict[str, Bars], bar_seconds: int, data: DataConfig, where: str) -> PlacedBars:
+    """Place bars of several contracts and make one series of them (DATA-2)."""
+    assert data.roll is not None
+    rolled = roll(_contracts_in_sessions(contracts, bar_seconds, data, where), data.roll.adjust, where)
+    is_roll = np.append(0, np.diff(rolled.contract) != 0)
+    segment = segments(rolled.rows, bar_seconds, data.max_gap_bars)
+    n_holes = int(segment[-1] - segment[0])
+    if data.roll.adjust == "per_contract":
+        segment = np.cumsum(np.append(0, np.diff(segment) != 0) | is_roll)
+    used = [rolled.symbols[code] for code in np.unique(rolled.contract)]
+    marks = {"rolls": f"{int(is_roll.sum())} by volume over {', '.join(used)}; prices {data.roll.adjust}"}
+    return PlacedBars(
+        bars=rolled.bars,
+        event_time=rolled.rows.event_time,
+        known_time=rolled.rows.known_time,
+        session=np.unique(rolled.rows.number, return_inverse=True)[1],
+        segment=segment,
+        marks=marks,
+        digests=(),
+        n_rolls=int(segment[-1] - segment[0]) - n_holes,
+    )
+
+
+def _contracts_in_sessions(
+    contracts: dict[str, Bars], bar_seconds: int, data: DataConfig, where: str
+) -> dict[str, Contract]:
+    """Place all contracts by one schedule, so that a session has one number for all."""
+    times = np.concatenate([bars.timestamp for bars in contracts.values()])
+    owner = np.repeat(np.arange(len(contracts)), [len(bars) for bars in contracts.values()])
+    order = np.argsort(times, kind="stable")
+    rows = place(times[order], bar_seconds, data, where)
+    placed = {}
+    for code, (symbol, bars) in enumerate(contracts.items()):
+        is_own = owner[order] == code
+        own = is_own[rows.kept]
+        placed[symbol] = Contract(
+            symbol=symbol,
+            bars=bars,
+            rows=SessionRows(
+                kept=rows.kept[is_own],
+                event_time=rows.event_time[own],
+                known_time=rows.known_time[own],
+                number=rows.number[own],
+            ),
+        )
+    return placed
 
 
 def _within(placed: PlacedBars, data: DataConfig) -> PlacedBars:
@@ -111,15 +194,7 @@ def _within(placed: PlacedBars, data: DataConfig) -> PlacedBars:
         raise DataError(
             f"data.start, data.end: expected bars in [{data.start}, {data.end}), found none; widen the range"
         )
-    return PlacedBars(
-        bars=placed.bars.take(keep),
-        event_time=placed.event_time[keep],
-        known_time=placed.known_time[keep],
-        session=np.unique(placed.session[keep], return_inverse=True)[1],
-        segment=placed.segment[keep],
-        marks=placed.marks,
-        digests=placed.digests,
-    )
+    return placed.rows(keep)
 
 
 def _day_start(text: str | None, setting: str, default: int) -> int:

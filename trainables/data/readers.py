@@ -27,6 +27,8 @@ ALIASES = {"timestamp": ("timestamp", "datetime", "date", "time", "dt")}
 """Other names under which a column is known; every other column has only its own."""
 HEADERLESS = ("timestamp", *PRICES, "volume")
 """Columns of a text file without a header (DATA-6)."""
+TEXTS = ("timestamp", "symbol", "underlying", "expiry", "type", "event_time", "release_time")
+"""Columns that are read as text; all others hold numbers."""
 DELIMITERS = (",", "\t", ";", "|")
 
 
@@ -37,13 +39,35 @@ def read_bars(data: DataConfig) -> Bars:
         DataError: The file is missing, empty, cut or not a table; a column is missing or not a number; timestamps are
             not instants; there are several symbols and none is chosen.
     """
-    path = _existing(data.bars, "data.bars")
-    table = _one_symbol(_read_table(path, ("timestamp", *PRICES), ("volume", "symbol")), data.symbol, path)
+    path = existing(data.bars, "data.bars")
+    table = _one_symbol(read_table(path, ("timestamp", *PRICES), ("volume", "symbol")), data.symbol, path)
+    return _bars(table, data, path)
+
+
+def read_contracts(data: DataConfig) -> dict[str, Bars]:
+    """Read the bars of every contract in the file of `data.bars`, by symbol; `data.symbol` is what symbols begin with.
+
+    Raises:
+        DataError: As `read_bars`; or there is no column symbol, or no symbol that begins so.
+    """
+    path = existing(data.bars, "data.bars")
+    table = read_table(path, ("timestamp", *PRICES, "symbol"), ("volume",))
+    symbols = table["symbol"].cast(pa.string())
+    present = sorted(str(s) for s in symbols.unique().to_pylist())
+    wanted = [s for s in present if s.startswith(data.symbol or "")]
+    if not wanted:
+        raise DataError(
+            f"data.symbol: expected the beginning of one of {', '.join(present[:8])}, found {data.symbol!r}; correct it"
+        )
+    return {s: _bars(table.filter(pa.compute.equal(symbols, s)), data, path) for s in wanted}
+
+
+def _bars(table: pa.Table, data: DataConfig, path: Path) -> Bars:
     times = read_times(table["timestamp"], zone=data.timezone, where=str(path), now_ns=time.time_ns())
-    numbers = {name: _numbers(table, name, path) for name in PRICES}
+    prices = {name: numbers(table, name, path) for name in PRICES}
     has_volume = "volume" in table.column_names
-    volume = _numbers(table, "volume", path) if has_volume else np.full(len(times), np.nan)
-    return Bars(timestamp=times, volume=volume, **numbers)
+    volume = numbers(table, "volume", path) if has_volume else np.full(len(times), np.nan)
+    return Bars(timestamp=times, volume=volume, **prices)
 
 
 def read_volatility(data: DataConfig) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -54,13 +78,13 @@ def read_volatility(data: DataConfig) -> tuple[NDArray[np.int64], NDArray[np.flo
     Raises:
         DataError: As for bars; or a value is not a finite number above zero, or times do not increase.
     """
-    path = _existing(data.iv, "data.iv")
-    table = _read_table(path, ("timestamp",), ("vix", "iv", "close"))
+    path = existing(data.iv, "data.iv")
+    table = read_table(path, ("timestamp",), ("vix", "iv", "close"))
     name = next((n for n in ("vix", "iv", "close") if n in table.column_names), None)
     if name is None:
         raise DataError(f"{path}: expected a column vix, iv or close, found none; name the one that holds percent")
     times = read_times(table["timestamp"], zone=data.timezone, where=str(path), now_ns=time.time_ns())
-    values = _numbers(table, name, path)
+    values = numbers(table, name, path)
     bad = ~(np.isfinite(values) & (values > 0))
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
@@ -73,7 +97,8 @@ def read_volatility(data: DataConfig) -> tuple[NDArray[np.int64], NDArray[np.flo
     return times, values / 100
 
 
-def _existing(name: str | None, setting: str) -> Path:
+def existing(name: str | None, setting: str) -> Path:
+    """Return the path of a file that a setting names; raises DataError where there is none or it is empty."""
     if name is None:
         raise DataError(f"{setting}: expected the path of a Parquet or CSV file, found none; set it, or another source")
     path = Path(name)
@@ -85,7 +110,7 @@ def _existing(name: str | None, setting: str) -> Path:
     return path
 
 
-def _read_table(path: Path, required: Sequence[str], optional: Sequence[str]) -> pa.Table:
+def read_table(path: Path, required: Sequence[str], optional: Sequence[str]) -> pa.Table:
     """Read the wanted columns under their own names.
 
     Raises:
@@ -121,7 +146,7 @@ def _read_text(path: Path, required: Sequence[str], optional: Sequence[str]) -> 
         )
     found = cells if has_header else list(HEADERLESS[: len(cells)])
     names = _match(found, required, optional, path)
-    types = {old: pa.string() if new in ("timestamp", "symbol") else pa.float64() for old, new in names.items()}
+    types = {old: pa.string() if new in TEXTS else pa.float64() for old, new in names.items()}
 
     def read(column_types: dict[str, pa.DataType]) -> pa.Table:
         return pa.csv.read_csv(
@@ -165,7 +190,7 @@ def _match(found: Sequence[str], required: Sequence[str], optional: Sequence[str
 def _raise_first_bad_number(texts: pa.Table, path: Path) -> None:
     """Name the first cell that is not a number."""
     for name in texts.column_names:
-        if name in ("timestamp", "symbol"):
+        if name in TEXTS:
             continue
         for row, text in enumerate(texts[name].to_pylist()):
             try:
@@ -176,7 +201,8 @@ def _raise_first_bad_number(texts: pa.Table, path: Path) -> None:
                 ) from None
 
 
-def _numbers(table: pa.Table, name: str, path: Path) -> NDArray[np.float64]:
+def numbers(table: pa.Table, name: str, path: Path) -> NDArray[np.float64]:
+    """Return a column as float64, NaN where there is nothing; raises DataError where it holds no numbers."""
     column = table[name]
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_decimal(column.type)):
         raise DataError(f"{path}: expected {name} as numbers, found {column.type}; convert the column")

@@ -5,7 +5,6 @@ Shape letters: N rows, F features, T rows of a window, B windows of a batch.
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from trainables.data.dataset import Dataset
+from trainables.data.row_copy import copy_runs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +32,7 @@ def gather(
 ) -> Tensor:
     """Return the windows that end at the given rows, newest row last.
 
-    One indexed copy out of a strided view, about half the speed of a plain memory copy; `out` saves the allocation.
+    One copy per window, at about the speed of a plain memory copy; `out` saves the allocation.
 
     Args:
         features_NF: (N, F) float32, rows contiguous; a memory map is fine, and is only read.
@@ -41,7 +41,8 @@ def gather(
         out: (B, T, F) float32, contiguous, overwritten and returned; none: a fresh tensor.
 
     Raises:
-        ValueError: A window would begin before the first row or end after the last; `features_NF` is not contiguous.
+        ValueError: A window would begin before the first row or end after the last; `features_NF` or `out` does not
+            fit or is not contiguous.
     """
     import torch
 
@@ -49,12 +50,13 @@ def gather(
     starts = np.asarray(ends, dtype=np.int64) - (lookback - 1)
     if len(starts) and (starts.min() < 0 or starts.max() + lookback > n_rows):
         raise ValueError(f"ends: expected {lookback - 1} to {n_rows - 1}, found {ends.min()} to {ends.max()}")
-    if not features_NF.flags.c_contiguous:
-        raise ValueError("features: expected rows one after another in memory, found strides; copy them once")
-    base = _tensor(features_NF)
-    flat = base.as_strided((max(n_rows - lookback + 1, 0), lookback * n_features), (n_features, 1))
-    batch = out if out is not None else torch.empty((len(starts), lookback, n_features), dtype=base.dtype)
-    torch.index_select(flat, 0, torch.from_numpy(starts), out=batch.view(len(starts), lookback * n_features))
+    if features_NF.dtype != np.float32 or not features_NF.flags.c_contiguous:
+        raise ValueError("features: expected float32 rows one after another in memory, found others; copy them once")
+    shape = (len(starts), lookback, n_features)
+    batch = out if out is not None else torch.empty(shape, dtype=torch.float32)
+    if tuple(batch.shape) != shape or batch.dtype != torch.float32 or not batch.is_contiguous():
+        raise ValueError(f"out: expected float32 {shape}, contiguous, found {batch.dtype} {tuple(batch.shape)}")
+    copy_runs(np.asarray(features_NF), starts, batch.numpy())
     return batch
 
 
@@ -70,12 +72,3 @@ def history_length(dataset: Dataset) -> NDArray[np.int64]:
     before = np.where(starts, position - 1, -1)
     broken = np.where(complete, before, position)
     return position - np.maximum.accumulate(broken) if len(dataset) else position
-
-
-def _tensor(array: NDArray[np.float32]) -> Tensor:
-    """Share the memory of an array that may be read-only: nothing here writes to it."""
-    import torch
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array)

@@ -63,3 +63,14 @@ def test_history_counts_complete_rows_within_a_segment():
     dataset = make_dataset(8, segment=np.array([0, 0, 0, 0, 0, 1, 1, 1]))
     dataset.features[2, 0] = np.nan
     np.testing.assert_array_equal(history_length(dataset), [1, 2, 0, 1, 2, 1, 2, 3])
+
+
+def test_a_batch_buffer_that_does_not_fit_is_refused_before_anything_is_written():
+    rows = np.arange(12, dtype=np.float32).reshape(6, 2)
+    ends = np.array([3, 5])
+    for out in (torch.zeros(2, 3, 3), torch.zeros(2, 2, 3).swapaxes(1, 2), torch.zeros(2, 3, 2, dtype=torch.float64)):
+        with pytest.raises(ValueError, match=r"out: expected float32 \(2, 3, 2\), contiguous"):
+            gather(rows, ends, 3, out=out)
+        assert not out.any()
+    with pytest.raises(ValueError, match="features: expected float32"):
+        gather(rows.astype(np.float64), ends, 3)

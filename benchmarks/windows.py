@@ -1,0 +1,121 @@
+"""`python -m benchmarks.windows`: batches of windows by `gather`, against what one would write, and a plain copy.
+
+A batch of 1,024 windows of 128 rows of 52 features, at random ends. `memcpy` copies as many bytes in a row, between
+two buffers of the batch's size: no gather can be faster. CPU time, but wall time (for both) against the DataLoader,
+whose workers are processes of their own. One JSON line.
+"""
+
+from __future__ import annotations
+
+import os
+
+from benchmarks.measure import THREADS, interleaved, peak_mib, report_peak
+
+os.environ.update(dict.fromkeys(THREADS, "1"))
+
+import argparse
+import json
+import statistics
+import time
+
+import numpy as np
+import torch
+from numpy.lib.stride_tricks import sliding_window_view
+from torch.utils.data import DataLoader, Dataset
+
+from trainables.data.windows import gather
+
+
+class Windows(Dataset):
+    """The usual map-style dataset of windows."""
+
+    def __init__(self, features, lookback) -> None:
+        self.features = torch.from_numpy(features)
+        self.lookback = lookback
+
+    def __len__(self) -> int:
+        return len(self.features) - self.lookback + 1
+
+    def __getitem__(self, start):
+        return self.features[start : start + self.lookback]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--features", type=int, default=52)
+    parser.add_argument("--lookback", type=int, default=128)
+    parser.add_argument("--batch", type=int, default=1024)
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--turns", type=int, default=5, help="how often loader and the rest take turns")
+    parser.add_argument("--loader-batches", type=int, default=20)
+    parser.add_argument("--memory", action="store_true", help="print the peak of ten batches over the data, MiB")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    random = np.random.default_rng(0)
+    features = random.standard_normal((options.rows, options.features), dtype=np.float32)
+    shape = (options.batch, options.lookback, options.features)
+    out = torch.empty(shape)
+    ends = random.integers(options.lookback - 1, options.rows, options.batch)
+
+    def ours():
+        return gather(features, ends, options.lookback, out=out)
+
+    if options.memory:
+        ours()
+        report_peak(lambda: [ours() for _ in range(10)])
+        return
+    view = sliding_window_view(features, options.lookback, axis=0)
+    source = torch.randn(shape)
+    target = torch.empty(shape)
+
+    def sliding():
+        return torch.from_numpy(np.ascontiguousarray(view[ends - (options.lookback - 1)].swapaxes(1, 2)))
+
+    windows = Windows(features, options.lookback)
+
+    def collate():
+        return torch.stack([windows[start] for start in (ends - (options.lookback - 1)).tolist()])
+
+    assert torch.equal(ours(), sliding())
+    assert torch.equal(ours(), collate())
+    candidates = {"ours": ours, "memcpy": lambda: target.copy_(source), "sliding": sliding, "collate": collate}
+    turns = []
+    for _ in range(options.turns):
+        turns.append(interleaved(candidates, options.repeats))
+        turns[-1]["ours_wall"] = interleaved({"ours": ours}, options.repeats, clock=time.perf_counter)["ours"]
+        turns[-1]["dataloader_2_workers_wall"] = _loader_seconds(windows, options)
+    rate = {name: options.batch / statistics.median(turn[name] for turn in turns) for name in turns[0]}
+    batch_mib = out.nbytes / 2**20
+    print(
+        json.dumps(
+            {
+                "benchmark": "windows",
+                "batch": shape,
+                "windows_per_s": {name: round(value) for name, value in rate.items()},
+                "share_of_memcpy": round(rate["ours"] / rate["memcpy"], 3),
+                "ratio_to_dataloader": round(rate["ours_wall"] / rate["dataloader_2_workers_wall"], 1),
+                "ratio_to_sliding": round(rate["ours"] / rate["sliding"], 1),
+                "ratio_to_collate": round(rate["ours"] / rate["collate"], 1),
+                "batch_mib": round(batch_mib, 1),
+                "extra_peak_mib": round(peak_mib("benchmarks.windows", "--memory", "--rows", str(options.rows)), 1),
+            }
+        )
+    )
+
+
+def _loader_seconds(windows: Windows, options) -> float:
+    """Return wall seconds per batch of a shuffled DataLoader with two workers, its start not counted."""
+    chosen = torch.randperm(len(windows))[: options.batch * (options.loader_batches + 4)].tolist()
+    loader = DataLoader(windows, batch_size=options.batch, sampler=chosen, num_workers=2)
+    batches = iter(loader)
+    for _ in range(4):
+        next(batches)
+    begin = time.perf_counter()
+    for _ in range(options.loader_batches):
+        next(batches)
+    return (time.perf_counter() - begin) / options.loader_batches
+
+
+if __name__ == "__main__":
+    main()

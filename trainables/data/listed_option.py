@@ -1,0 +1,169 @@
+"""The reference option of each bar from a listed chain (DATA-15, DATA-19): measured where `chain` models one.
+
+At each bar the contracts with a good quote that is known and not too old are compared; of their expiries the one
+nearest to the wanted days is taken, then of its puts the strike nearest to the close.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from trainables.data.asof import NO_ROW, key_codes
+from trainables.data.chain import PUT, ReferenceOption
+from trainables.data.config import DataConfig
+from trainables.data.greek_units import GreekUnits, convert_greeks, detect_units, with_spot
+from trainables.data.implied_volatility import implied_volatility
+from trainables.data.options import Chain, count_reasons, quote_reasons, read_chain
+from trainables.data.zones import NS_PER_DAY, NS_PER_SECOND
+from trainables.errors import DataError
+from trainables.trading.black_scholes import greeks
+
+Float = NDArray[np.float64]
+Int = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedChain:
+    """A chain with its Greeks in our units, where its quotes are good, and in words what was found."""
+
+    chain: Chain
+    is_good: NDArray[np.bool_]
+    mark: str
+
+
+def checked_chain(data: DataConfig) -> CheckedChain:
+    """Read the file of `data.chain` and check every row of it.
+
+    Raises:
+        DataError: See `read_chain` and `detect_units`; or too few rows have a good quote.
+    """
+    settings = data.chain
+    assert settings is not None
+    chain, n_inferred = with_spot(read_chain(settings, data.timezone), data.rate_ann)
+    reasons = quote_reasons(chain, data.rate_ann, settings.bounds_tolerance_frac)
+    counts = "; ".join(f"{n} {reason}" for reason, n in count_reasons(reasons).items())
+    coverage = float((reasons == 0).mean())
+    if coverage < settings.min_coverage:
+        raise DataError(
+            f"{settings.path}: expected good quotes in {settings.min_coverage:.0%} of {len(chain)} rows, found "
+            f"{coverage:.1%} (masked: {counts}); give quotes or lower data.chain.min_coverage"
+        )
+    names = settings.greek_units
+    units = GreekUnits.declared(names) if names else detect_units(chain, data.rate_ann, settings.path)
+    mark = (
+        f"measured, {coverage:.1%} of {len(chain)} rows with a good quote (masked: {counts or 'none'}); Greeks: {units}"
+    )
+    if n_inferred:
+        mark += f"; price of the underlying inferred from delta in {n_inferred} rows"
+    return CheckedChain(chain=convert_greeks(chain, units), is_good=reasons == 0, mark=mark)
+
+
+def listed_option(checked: CheckedChain, known_time: Int, close: Float, data: DataConfig) -> ReferenceOption:
+    """Return the reference option of each bar; NaN where no good quote is known.
+
+    Args:
+        checked: Chain and its good rows.
+        known_time: (n_bars,) ns UTC, increasing.
+        close: (n_bars,) prices times `data.price_scale`.
+        data: Days to expiry, age, lag, rate and scale.
+
+    Raises:
+        DataError: No bar has an option.
+    """
+    settings = data.chain
+    assert settings is not None
+    puts = checked.chain.take(checked.is_good & (checked.chain.is_call == PUT))
+    rows = _choose_rows(puts, known_time, close / data.price_scale, data)
+    if (rows == NO_ROW).all():
+        raise DataError(
+            f"{settings.path}: expected quotes at most {settings.max_age_minutes:g} minutes old at some bar, found "
+            "none; raise data.chain.max_age_minutes (an end-of-day chain needs 5760), or check the dates of both files"
+        )
+    has_option = rows != NO_ROW
+    chosen = puts.take(np.maximum(rows, 0))
+    solved = implied_volatility(
+        chosen.mid, chosen.underlying_price, chosen.strike, chosen.years, data.rate_ann, chosen.is_call
+    )
+    iv = np.where(chosen.iv > 0, chosen.iv, solved)
+    own = greeks(chosen.underlying_price, chosen.strike, chosen.years, iv, data.rate_ann, chosen.is_call)
+
+    def known(values: Float) -> Float:
+        return np.where(has_option, values, np.nan)
+
+    def greek(name: str, scale: float) -> Float:
+        measured = getattr(chosen, name)
+        return known(np.where(np.isnan(measured), getattr(own, name), measured) * scale)
+
+    scale = data.price_scale
+    years = chosen.years - (known_time - chosen.timestamp) / (365 * NS_PER_DAY)
+    return ReferenceOption(
+        strike=known(chosen.strike * scale),
+        years=known(years),
+        delta=greek("delta", 1.0),
+        gamma=greek("gamma", 1.0 / scale),
+        vega=greek("vega", scale),
+        theta=greek("theta", scale),
+        iv=known(iv),
+        spread_ratio=known((chosen.ask - chosen.bid) / chosen.mid),
+    )
+
+
+def _choose_rows(puts: Chain, known_time: Int, close: Float, data: DataConfig) -> Int:
+    settings = data.chain
+    assert settings is not None
+    contract, _ = key_codes((puts.expiry, puts.expiry[:0]), (puts.strike, puts.strike[:0]))
+    return _nearest_puts(
+        known_time,
+        close,
+        puts.timestamp + round(settings.lag_s * NS_PER_SECOND),
+        puts.timestamp,
+        contract,
+        puts.expiry,
+        puts.strike,
+        round(data.option_days * NS_PER_DAY),
+        round(settings.max_age_minutes * 60 * NS_PER_SECOND),
+    )
+
+
+@njit(cache=True, nogil=True)
+def _nearest_puts(known_time, close, quote_known, stamp, contract, expiry, strike, wanted_ns, max_age_ns):  # type: ignore[no-untyped-def]
+    """Return for each bar the row of its option, or NO_ROW. Contracts without a fresh quote leave the list."""
+    n_contracts = contract.max() + 1 if len(contract) else 0
+    newest = np.full(n_contracts, NO_ROW)
+    listed = np.empty(n_contracts, dtype=np.int64)
+    is_listed = np.zeros(n_contracts, dtype=np.bool_)
+    n_listed, quote = 0, 0
+    chosen = np.full(len(known_time), NO_ROW)
+    for bar in range(len(known_time)):
+        now = known_time[bar]
+        while quote < len(quote_known) and quote_known[quote] <= now:
+            code = contract[quote]
+            newest[code] = quote
+            if not is_listed[code]:
+                is_listed[code] = True
+                listed[n_listed] = code
+                n_listed += 1
+            quote += 1
+        best_days, best_distance, best_strike = np.int64(-1), 0.0, 0.0
+        i = 0
+        while i < n_listed:
+            row = newest[listed[i]]
+            if now - stamp[row] > max_age_ns or expiry[row] <= now:
+                is_listed[listed[i]] = False
+                n_listed -= 1
+                listed[i] = listed[n_listed]
+                continue
+            days = abs(expiry[row] - now - wanted_ns)
+            distance = abs(strike[row] - close[bar])
+            is_nearer = days == best_days and (
+                distance < best_distance or (distance == best_distance and strike[row] < best_strike)
+            )
+            if best_days < 0 or days < best_days or is_nearer:
+                best_days, best_distance, best_strike = days, distance, strike[row]
+                chosen[bar] = row
+            i += 1
+    return chosen
