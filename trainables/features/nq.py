@@ -12,6 +12,7 @@ from trainables.features import bars as kit
 from trainables.features import indicators
 from trainables.features.bars import Bars
 from trainables.features.indicators import change, ratio
+from trainables.features.memory import earlier_rows, run_starts, running_max
 from trainables.features.rolling import Float
 from trainables.features.row import FeatureRow, Lookback, Scope, bars_needed
 from trainables.features.settings import FeatureSettings
@@ -43,13 +44,14 @@ def opening_anchor(bars: Bars) -> NDArray[np.int64]:
     """Return the position of the first bar at or after the last 09:30 in New York, or of the segment's first bar."""
     day = kit.local_clock(bars) // NS_PER_DAY
     after_open = kit.local_minute(bars) >= bars.settings.clock.new_york_open_minute
-    trading_day = np.maximum.accumulate(np.where(after_open, day, np.iinfo(np.int64).min))
-    return kit.run_starts(bars.market.segment, trading_day)
+    trading_day = running_max(np.where(after_open, day, np.iinfo(np.int64).min))
+    return run_starts(bars.market.segment, trading_day)
 
 
 def gap(bars: Bars) -> Float:
     """Return ln of the minutes since the bar before, 0 for a minute or less and for the first bar (FEAT-NQ-7, C-11)."""
-    seconds = np.diff(bars.market.event_time, prepend=bars.market.event_time[:1]) / NS_PER_SECOND
+    (event,), _, start = earlier_rows(bars.first, 1, bars.market.event_time)
+    seconds = np.diff(event, prepend=event[:1])[start:] / NS_PER_SECOND
     return np.log1p(np.maximum(seconds / 60.0 - 1.0, 0.0))
 
 
