@@ -80,9 +80,14 @@ def calendar_inputs(event_time: NDArray[np.int64]) -> tuple[NDArray[np.int64], N
     return positions, 2.0 * np.pi * positions / np.array([1440.0, 7.0, 31.0, 365.25])
 
 
-def sma_deviation(n: int) -> Callable[[Bars], Float]:
-    """Return the feature (C - SMA_n)/SMA_n."""
-    return lambda bars: ratio(bars.market.close - kit.sma(bars, n), kit.sma(bars, n), 0.0)
+def sma_deviation(position: int) -> Callable[[Bars], Float]:
+    """Return the feature (C - SMA_n)/SMA_n, n being the window at a position of `sma_windows` (FEAT-NQ-3)."""
+
+    def values(bars: Bars) -> Float:
+        average = kit.sma(bars, bars.settings.sma_windows[position])
+        return ratio(bars.market.close - average, average, 0.0)
+
+    return values
 
 
 def _directional(position: int) -> Callable[[Bars], Float]:
@@ -147,7 +152,10 @@ ROWS = (
         scope="segment",
     ),
     _row("macd_hist", "trend", 3, _macd_lookback, lambda b: ratio(kit.macd(b)[2], b.market.close, 0.0)),
-    *(_row(f"sma_dev_{n}", "trend", 3, n, sma_deviation(n)) for n in (5, 10, 20, 50, 100, 200)),
+    *(
+        _row(f"sma_dev_{k + 1}", "trend", 3, lambda s, per_session, k=k: s.sma_windows[k], sma_deviation(k))
+        for k in range(6)
+    ),
     _row("rsi", "momentum", 4, lambda s, per_session: s.indicators.rsi_n + 1, lambda b: (kit.rsi(b) - 50.0) / 50.0),
     _row("cci", "momentum", 4, lambda s, per_session: s.indicators.cci_n, commodity_channel),
     _row("plus_di", "momentum", 4, lambda s, per_session: s.indicators.adx_n + 1, _directional(0)),

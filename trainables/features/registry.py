@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.data.market import Market
-from trainables.features import condor, mes, nq, primitives, scaling
+from trainables.features import beside, condor, mes, nq, primitives, scaling
 from trainables.features.bars import Bars
 from trainables.features.rolling import Float
 from trainables.features.row import FeatureRow, Kind
@@ -24,7 +24,7 @@ from trainables.features.settings import FeatureSettings
 _LOG = logging.getLogger(__name__)
 
 REGISTRY: Mapping[str, FeatureRow] = MappingProxyType(
-    {f"{row.family}.{row.name}": row for module in (condor, primitives, nq, mes, scaling) for row in module.ROWS}
+    {f"{row.family}.{row.name}": row for part in (condor, primitives, nq, mes, scaling, beside) for row in part.ROWS}
 )
 """`family.name` -> row, for every feature of every schema."""
 
@@ -58,7 +58,7 @@ def compute(
         market: The bars.
         settings: Numbers from the documents.
         series: Series beside the market (FEAT-SC-7..9), (n_bars,) each: the value known at the bar's `known_time`, NaN
-            where there is none or it is too old. Names: `trainables.features.series`.
+            where there is none or it is too old. Names: `trainables.features.beside`.
 
     Returns:
         Features (n_bars, n_features) float32, NaN where not known, and their names in column order.

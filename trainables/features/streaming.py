@@ -83,7 +83,8 @@ class Stream:
         """Return the new bars after those of the sessions before them, and keep what the next block may need."""
         if self._recent is not None and bars.event_time[0] <= self._recent.event_time[-1]:
             raise ValueError(
-                f"stream: expected a bar after {self._recent.event_time[-1]}, found {bars.event_time[0]}; send each once"
+                f"stream: expected a bar after {self._recent.event_time[-1]} ns, found {bars.event_time[0]}; "
+                "send no bar twice"
             )
         n_sessions = self._sessions_needed(bars.bars_per_session)
         recent = bars if self._recent is None else joined(self._recent, bars)
