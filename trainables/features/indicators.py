@@ -3,10 +3,10 @@
 `first` is as in `trainables.features.rolling`: no indicator looks across the start of a run. Results are NaN in
 warm-up. A denominator below DEGENERATE gives the neutral value that the function states (IND-12).
 
-TA-Lib (0.8) is used where its definition is that of the specification and a value depends on a window: true range, CCI,
-highest, lowest. Its SMA, EMA, deviation, ATR and parabolic stop agree too (tests hold ours to them), but keep running
-state inside one call, which cannot go on with the next bar (EXEC-3): a compiled pass with its state in the open stands
-here. So it does where TA-Lib differs:
+TA-Lib (0.8) gives the CCI and judges the rest in tests. Its SMA, EMA, deviation, ATR and parabolic stop agree with the
+specification, but keep running state inside one call, which cannot go on with the next bar (EXEC-3); called once per
+session its checks of types cost more than the work (true range, highest, lowest). Compiled passes stand here instead.
+So they do where TA-Lib differs:
 
 - RSI, %K, MFI: 0 instead of 50 where prices are flat or nothing was traded.
 - ADX, +DI, -DI: the Wilder sums start with n-1 values instead of n; the difference dies out as (1-1/n)^t.
@@ -43,9 +43,20 @@ def ratio(numerator: Float, denominator: Float, neutral: float) -> Float:
     Returns:
         (n,) quotients, finite wherever both inputs are.
     """
-    degenerate = np.abs(denominator) < DEGENERATE
-    quotient = numerator / np.where(degenerate, 1.0, denominator)
-    return np.where(degenerate & ~np.isnan(numerator), neutral, quotient)
+    x, y = (np.asarray(part, dtype=np.float64) for part in (numerator, denominator))
+    if x.shape != y.shape:
+        x, y = (np.ascontiguousarray(part) for part in np.broadcast_arrays(x, y))
+    return _ratio(x.ravel(), y.ravel(), float(neutral)).reshape(x.shape)
+
+
+@numba.njit(cache=True, nogil=True)
+def _ratio(x: Float, y: Float, neutral: float) -> Float:
+    out = np.empty(len(x))
+    for i in range(len(x)):
+        degenerate = abs(y[i]) < DEGENERATE
+        quotient = x[i] / (1.0 if degenerate else y[i])
+        out[i] = neutral if degenerate and not np.isnan(x[i]) else quotient
+    return out
 
 
 def by_run(function: Callable[..., Float], first: Int, *arrays: Float) -> Float:
@@ -104,8 +115,17 @@ def relative_strength(close: Float, first: Int, n: int) -> Float:
 
 @windowed(3, lambda: 1)
 def true_range(high: Float, low: Float, close: Float, first: Int) -> Float:
-    """Return max(H-L, |H-C_1|, |L-C_1|), NaN at the first bar of a run (IND-3). TA-Lib TRANGE."""
-    return by_run(talib.TRANGE, first, high, low, close)
+    """Return max(H-L, |H-C_1|, |L-C_1|), NaN at the first bar of a run (IND-3)."""
+    return _true_range(high, low, close, first)
+
+
+@numba.njit(cache=True, nogil=True)
+def _true_range(high: Float, low: Float, close: Float, first: Int) -> Float:
+    out = np.full(len(high), np.nan)
+    for i in range(len(high)):
+        if first[i] != i:
+            out[i] = max(high[i] - low[i], abs(high[i] - close[i - 1]), abs(low[i] - close[i - 1]))
+    return out
 
 
 def average_true_range(high: Float, low: Float, close: Float, first: Int, n: int) -> Float:
@@ -166,14 +186,33 @@ def bollinger(close: Float, first: Int, n: int, width: float) -> tuple[Float, Fl
 
 @windowed(1, lambda n: n)
 def highest(x: Float, first: Int, n: int) -> Float:
-    """Return the largest of the last n values. TA-Lib MAX; finite input."""
-    return by_run(lambda run: talib.MAX(run, n), first, x) if n > 1 else np.array(x)
+    """Return the largest of the last n values; finite input."""
+    return _highest(x, first, n)
 
 
 @windowed(1, lambda n: n)
 def lowest(x: Float, first: Int, n: int) -> Float:
-    """Return the smallest of the last n values. TA-Lib MIN; finite input."""
-    return by_run(lambda run: talib.MIN(run, n), first, x) if n > 1 else np.array(x)
+    """Return the smallest of the last n values; finite input."""
+    return -_highest(-x, first, n)
+
+
+@numba.njit(cache=True, nogil=True)
+def _highest(x: Float, first: Int, n: int) -> Float:
+    """Look through a window again only when the largest value has left it."""
+    out = np.full(len(x), np.nan)
+    top = 0
+    for i in range(len(x)):
+        start = max(first[i], i - n + 1)
+        if top < start:
+            top = start
+            for j in range(start + 1, i + 1):
+                if x[j] >= x[top]:
+                    top = j
+        elif x[i] >= x[top]:
+            top = i
+        if i - first[i] + 1 >= n:
+            out[i] = x[top]
+    return out
 
 
 def stochastic(high: Float, low: Float, close: Float, first: Int, n: int, d_n: int) -> tuple[Float, Float]:

@@ -180,12 +180,14 @@ def hurst(bars: Bars) -> Float:
     Source: Mandelbrot and van Ness (1968), self-similarity of increments.
     """
     path, first, window = shared_values.chained_log_price(bars), bars.segment_first, bars.settings.hurst_window
-    mean_squares = np.stack([rolling_mean((path - lagged(path, first, k)) ** 2, first, window - k) for k in HURST_LAGS])
-    flat = (mean_squares < DEGENERATE**2).any(axis=0)
     x = np.log2(HURST_LAGS)
     weights = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
-    logs = np.log2(np.where(flat, 1.0, mean_squares))
-    slope = sum(weight * log for weight, log in zip(weights, logs, strict=True))  # a matrix product rounds by length
+    flat, slope = np.zeros(len(path), dtype=np.bool_), np.zeros(len(path))
+    for k, weight in zip(HURST_LAGS, weights, strict=True):
+        mean_square = rolling_mean((path - lagged(path, first, k)) ** 2, first, window - k)
+        is_flat = mean_square < DEGENERATE**2
+        flat |= is_flat
+        slope += weight * np.log2(np.where(is_flat, 1.0, mean_square))
     return np.where(flat, 0.5, np.clip(0.5 * slope, 0.0, 1.0))
 
 

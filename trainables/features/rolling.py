@@ -153,8 +153,15 @@ def lagged(x: Float, first: Int, n: int) -> Float:
     """
     if n < 0:
         raise ValueError(f"lag: expected 0 or more bars, found {n}; a negative lag would read the future")
-    position = np.arange(len(x)) - n
-    return np.where(position >= first, x[np.maximum(position, 0)], np.nan)
+    return _lagged(np.asarray(x, dtype=np.float64), first, n)
+
+
+@numba.njit(cache=True, nogil=True)
+def _lagged(x: Float, first: Int, n: int) -> Float:
+    out = np.empty(len(x))
+    for i in range(len(x)):
+        out[i] = x[i - n] if i - n >= first[i] else np.nan
+    return out
 
 
 def over_finite(function, x: Float, first: Int, *arguments):  # type: ignore[no-untyped-def]

@@ -18,7 +18,7 @@ def series_beside(market: Market, seed: int = 7) -> dict[str, np.ndarray]:
     generators = {name: np.random.default_rng([seed, i]) for i, name in enumerate(names)}
     series = {name: generators[name].uniform(0.1, 2.0, n) for name in names}
     for name in BESIDE_PRICES:
-        series[name] = 100.0 * np.exp(np.cumsum(generators[name].normal(0, 4e-4, n)))
+        series[name] = 100.0 * np.exp(np.cumsum(np.random.default_rng([seed, names.index(name), 1]).normal(0, 4e-4, n)))
     return series | {"fomc_next_s": seconds + 86_400.0, "fomc_previous_s": seconds - 7_200.0}
 
 
