@@ -96,9 +96,14 @@ def wilder_average(x: Float, first: Int, n: int) -> Float:
 @windowed(1, lambda: 1)
 def change(x: Float, first: Int) -> Float:
     """Return x_t - x_{t-1}, NaN at the first bar of a run."""
+    return _change(np.asarray(x, dtype=np.float64), first)
+
+
+@numba.njit(cache=True, nogil=True)
+def _change(x: Float, first: Int) -> Float:
     out = np.empty(len(x))
-    out[1:] = x[1:] - x[:-1]
-    out[first == np.arange(len(x))] = np.nan
+    for i in range(len(x)):
+        out[i] = np.nan if first[i] == i else x[i] - x[i - 1]
     return out
 
 

@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 
 from trainables.data.market import Market
 from trainables.features import beside, condor, mes, nq, primitives, scaling
-from trainables.features.bars import Bars
+from trainables.features.blocks import Progress, extend, viewed
 from trainables.features.rolling import Float
 from trainables.features.row import FeatureRow, Kind
 from trainables.features.schemas import SCHEMAS
 from trainables.features.settings import FeatureSettings
 
-COLUMNS_AT_ONCE = 16
-"""Columns that are written together, a cache line of float32: twice as fast as one by one."""
+ROWS_AT_ONCE = 65_536
+"""Bars of a block: what is computed on the way stays in the cache, and takes no memory to speak of."""
+
 _LOG = logging.getLogger(__name__)
 
 REGISTRY: Mapping[str, FeatureRow] = MappingProxyType(
@@ -71,14 +72,11 @@ def compute(
     given = _checked(series or {}, len(market))
     rows = rows_of(schema, given)
     _log_absent(schema, given)
-    bars = Bars(market, settings, given)
-    features = np.empty((len(market), len(rows)), dtype=np.float32)
-    columns = np.empty((COLUMNS_AT_ONCE, len(market)), dtype=np.float32)
-    for start in range(0, len(rows), COLUMNS_AT_ONCE):
-        together = rows[start : start + COLUMNS_AT_ONCE]
-        for buffer, row in zip(columns, together, strict=False):
-            buffer[:] = row.function(bars)
-        features[:, start : start + len(together)] = columns[: len(together)].T
+    progress, features = Progress(), np.empty((len(market), len(rows)), dtype=np.float32)
+    for start in range(0, len(market), ROWS_AT_ONCE):
+        end = min(start + ROWS_AT_ONCE, len(market))
+        part = {name: values[start:end] for name, values in given.items()}
+        extend(progress, rows, settings, viewed(market, start, end), part, features[start:end])
     return features, tuple(row.name for row in rows)
 
 
