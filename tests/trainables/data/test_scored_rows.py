@@ -8,6 +8,7 @@ import pytest
 from trainables.catalogue import config_class, family
 from trainables.data.config import DataConfig, FoldsConfig
 from trainables.data.folds import fold_rows, plan_folds
+from trainables.data.loader import load_times
 
 DATA = DataConfig(start="2006-01-01", end="2014-01-01", iv_initial_sessions=252)
 FOLDS = FoldsConfig(train_months=48, validation_months=6, test_months=6, max_folds=2)
@@ -38,12 +39,11 @@ SEARCHES = {
 def test_timestamps_are_those_of_the_search(name, tmp_path):
     one = family(name)
     reach, points = SEARCHES[name]
-    scored = []
+    windows, scored = plan_folds(load_times(DATA, FOLDS), FOLDS).windows, []
     for point in points:
         config = config_class(name)(**point)
         dataset = one.dataset(config, DATA, FOLDS, reach, tmp_path)
         assert isinstance(dataset.features, np.memmap)
-        windows = plan_folds(dataset.known_time, FOLDS).windows
         longest = config.scored_lookback(reach)
         rows = [fold_rows(w, dataset, lookback=config.lookback, scored_lookback=longest).validation for w in windows]
         scored.append(np.concatenate([dataset.known_time[r] for r in rows]))
