@@ -12,7 +12,7 @@ import pytest
 
 from tests.trainables.data.files import MINUTE, START, bar_columns, iso, session_columns, write_parquet, write_text
 from trainables.data.bars import Bars
-from trainables.data.config import DataConfig, FoldsConfig
+from trainables.data.config import DataConfig, FoldsConfig, RollConfig, SyntheticConfig
 from trainables.data.loader import load_market
 from trainables.data.validation import clean, find_defects
 from trainables.errors import DataError
@@ -300,3 +300,12 @@ def test_bad_volatility_file(tmp_path, values, message):
     assert "expected a column vix, iv or close" in refusal(bars, iv=nameless)
     unsorted = {"timestamp": ["2024-01-03T00:00:00Z", "2024-01-02T00:00:00Z"], "vix": [18.0, 19.0]}
     assert "row 2: expected a later timestamp" in refusal(bars, iv=write_text(tmp_path / "u.csv", unsorted))
+
+
+def test_sections_that_the_source_does_not_read_are_refused():
+    with pytest.raises(ValueError, match="synthetic must be left out with source: files"):
+        DataConfig(source="files", synthetic=SyntheticConfig())
+    with pytest.raises(ValueError, match="roll must be left out with source: arch_sp500"):
+        DataConfig(roll=RollConfig())
+    with pytest.raises(DataError, match=r"data\.bars: expected none with data\.source: synthetic"):
+        load_market(DataConfig(source="synthetic", bars="x.csv"), FOLDS)

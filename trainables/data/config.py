@@ -119,6 +119,9 @@ class DataConfig(StrictModel):
     """Exchange calendar that gives sessions and holidays."""
     session: Literal["rth", "all"] = "rth"
     """`rth` keeps regular hours only; `all` keeps every bar of the file that lies in a session."""
+    grid: Literal["event", "regular"] = "event"
+    """`event`: bars as the file has them; `regular`: a step without a bar within a session becomes one of volume 0 at
+    the close before, up to `max_gap_bars` in a row (DATA-10): seconds of a look-back are then seconds of the clock."""
     max_gap_bars: int = Field(default=60, ge=1)
     """More missing bars than this within a session, or a missing session, begin a new segment: no window crosses it."""
     price_scale: float = Field(default=1.0, gt=0)
@@ -146,6 +149,14 @@ class DataConfig(StrictModel):
     """First day used, ISO date; none: the first of the file."""
     end: str | None = None
     """Day after the last one used, ISO date; none: after the last of the file."""
+
+    @model_validator(mode="after")
+    def _sections_fit_the_source(self) -> DataConfig:
+        if self.synthetic is not None and self.source != "synthetic":
+            raise ValueError(f"synthetic must be left out with source: {self.source}, or source set to synthetic")
+        if self.roll is not None and self.source not in ("files", "synthetic"):
+            raise ValueError(f"roll must be left out with source: {self.source}: it has no contracts")
+        return self
 
 
 class FoldsConfig(StrictModel):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from trainables.data import arch_source
 from trainables.data.bars import Bars, digest
 from trainables.data.config import DataConfig
+from trainables.data.grid import regular_grid
 from trainables.data.rolls import Contract, roll
 from trainables.data.sessions import SessionRows, place, segments, usual_step_s
 from trainables.data.validation import clean
@@ -66,13 +67,14 @@ def place_bars(data: DataConfig) -> PlacedBars:
         DataError: They cannot be used.
     """
     places = {"files": _place_files, "synthetic": _place_synthetic}
-    return _within(places.get(data.source, _place_daily)(data), data)
+    placed = places.get(data.source, _place_daily)(data)
+    if data.grid == "regular":
+        placed, _ = regular_grid(placed)
+    return _within(placed, data)
 
 
 def _place_daily(data: DataConfig) -> PlacedBars:
-    for name in ("bars", "iv", "symbol", "timezone", "roll"):
-        if getattr(data, name) is not None:
-            raise DataError(f"data.{name}: expected none with data.source: {data.source}, found one; set source: files")
+    _refuse_file_settings(data)
     bars, known_time, file_digest = arch_source.read_daily_bars(data.source)
     clean(bars, data.source, "error", price_tolerance_frac=data.price_tolerance_frac)
     n = len(bars)
@@ -111,15 +113,23 @@ def _clean(bars: Bars, symbol: str, where: str, data: DataConfig) -> tuple[Bars,
 
 
 def _place_synthetic(data: DataConfig) -> PlacedBars:
-    from trainables.data.synthetic import make_market  # numba
+    from trainables.data.synthetic import VERSION, make_market  # numba
 
+    _refuse_file_settings(data)
     made = make_market(data)
     bar_seconds = data.bar_seconds or made.bar_seconds
     if data.roll is not None:
         placed = _place_contracts(made.contracts(), bar_seconds, data, "data.synthetic")
     else:
         placed = _place_series(made.bars(), bar_seconds, data, "data.synthetic")
-    return replace(placed, marks={**placed.marks, **made.marks}, volatility=made.volatility)
+    marks = {**placed.marks, **made.marks}
+    return replace(placed, marks=marks, volatility=made.volatility, digests=(f"generator {VERSION}",))
+
+
+def _refuse_file_settings(data: DataConfig) -> None:
+    for name in ("bars", "iv", "symbol", "timezone"):
+        if getattr(data, name) is not None:
+            raise DataError(f"data.{name}: expected none with data.source: {data.source}, found one; set source: files")
 
 
 def _place_series(bars: Bars, bar_seconds: int, data: DataConfig, where: str) -> PlacedBars:

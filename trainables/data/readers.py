@@ -9,7 +9,8 @@ from __future__ import annotations
 import csv
 import difflib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,34 @@ def read_contracts(data: DataConfig) -> dict[str, Bars]:
             f"data.symbol: expected the beginning of one of {', '.join(present[:8])}, found {data.symbol!r}; correct it"
         )
     return {s: _bars(table.filter(pa.compute.equal(symbols, s)), data, path) for s in wanted}
+
+
+def bars_of(data: DataConfig) -> dict[str, Bars]:
+    """Read the bars of every symbol in the file of `data.bars`; one without a column symbol has the name "".
+
+    Raises:
+        DataError: As `read_bars`.
+    """
+    path = existing(data.bars, "data.bars")
+    if "symbol" in column_names(path):
+        return read_contracts(data)
+    return {"": read_bars(data)}
+
+
+def column_names(path: Path) -> tuple[str, ...]:
+    """Return the names of a file's columns, in lower case and under our own names.
+
+    Raises:
+        DataError: The file is no table.
+    """
+    with _whole(path):
+        if _is_parquet(path):
+            with pq.ParquetFile(path) as file:
+                found = list(file.schema_arrow.names)
+        else:
+            found, _, _ = _header(path)
+    ours = {alias: name for name, aliases in ALIASES.items() for alias in aliases}
+    return tuple(ours.get(name.strip().lower(), name.strip().lower()) for name in found)
 
 
 def _bars(table: pa.Table, data: DataConfig, path: Path) -> Bars:
@@ -116,16 +145,27 @@ def read_table(path: Path, required: Sequence[str], optional: Sequence[str]) -> 
     Raises:
         DataError: See `read_bars`.
     """
-    try:
-        with path.open("rb") as file:
-            is_parquet = file.read(4) == b"PAR1" or path.suffix in (".parquet", ".pq")
-        table = _read_parquet(path, required, optional) if is_parquet else _read_text(path, required, optional)
-    except (pa.ArrowInvalid, OSError) as problem:
-        first = str(problem).splitlines()[0].rstrip(".")
-        raise DataError(f"{path}: expected a whole Parquet or CSV file, found: {first}; fetch it again") from None
+    with _whole(path):
+        read = _read_parquet if _is_parquet(path) else _read_text
+        table = read(path, required, optional)
     if table.num_rows == 0:
         raise DataError(f"{path}: expected rows, found a header only; replace it")
     return table
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Turn what Arrow says of a damaged file into one line."""
+    try:
+        yield
+    except (pa.ArrowInvalid, OSError) as problem:
+        first = str(problem).splitlines()[0].rstrip(".")
+        raise DataError(f"{path}: expected a whole Parquet or CSV file, found: {first}; fetch it again") from None
+
+
+def _is_parquet(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"PAR1" or path.suffix in (".parquet", ".pq")
 
 
 def _read_parquet(path: Path, required: Sequence[str], optional: Sequence[str]) -> pa.Table:
@@ -135,16 +175,7 @@ def _read_parquet(path: Path, required: Sequence[str], optional: Sequence[str]) 
 
 
 def _read_text(path: Path, required: Sequence[str], optional: Sequence[str]) -> pa.Table:
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        first_line = file.readline()
-    delimiter = max(DELIMITERS, key=first_line.count)
-    cells = next(csv.reader([first_line], delimiter=delimiter))
-    has_header = not cells[0].strip()[:1].isdigit()
-    if not has_header and len(cells) not in (len(HEADERLESS) - 1, len(HEADERLESS)):
-        raise DataError(
-            f"{path}: expected a header, or {', '.join(HEADERLESS)}, found {len(cells)} columns; add a header"
-        )
-    found = cells if has_header else list(HEADERLESS[: len(cells)])
+    found, delimiter, has_header = _header(path)
     names = _match(found, required, optional, path)
     types = {old: pa.string() if new in TEXTS else pa.float64() for old, new in names.items()}
 
@@ -164,6 +195,21 @@ def _read_text(path: Path, required: Sequence[str], optional: Sequence[str]) -> 
         _raise_first_bad_number(read(dict.fromkeys(names, pa.string())).rename_columns(list(names.values())), path)
         raise
     return table.rename_columns(list(names.values()))
+
+
+def _header(path: Path) -> tuple[list[str], str, bool]:
+    """Return the names of a text file's columns, its delimiter, and whether it has a header."""
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        first_line = file.readline()
+    delimiter = max(DELIMITERS, key=first_line.count)
+    cells = next(csv.reader([first_line], delimiter=delimiter))
+    has_header = not cells[0].strip()[:1].isdigit()
+    if not has_header and len(cells) not in (len(HEADERLESS) - 1, len(HEADERLESS)):
+        raise DataError(
+            f"{path}: expected a header, or {', '.join(HEADERLESS)}, found {len(cells)} columns; add a header"
+        )
+    found = cells if has_header else list(HEADERLESS[: len(cells)])
+    return found, delimiter, has_header
 
 
 def _match(found: Sequence[str], required: Sequence[str], optional: Sequence[str], path: Path) -> dict[str, str]:

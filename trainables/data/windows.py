@@ -12,7 +12,6 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from trainables.data.dataset import Dataset
-from trainables.data.row_copy import copy_runs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,7 +43,9 @@ def gather(
         ValueError: A window would begin before the first row or end after the last; `features_NF` or `out` does not
             fit or is not contiguous.
     """
-    import torch
+    import torch  # here, because the planner needs the lengths of windows only, at once
+
+    from trainables.data.row_copy import copy_runs
 
     n_rows, n_features = features_NF.shape
     starts = np.asarray(ends, dtype=np.int64) - (lookback - 1)

@@ -195,7 +195,7 @@ def test_the_plan_of_the_default_source_needs_neither_torch_nor_pandas_nor_arch(
         "from trainables.data.config import DataConfig, FoldsConfig\n"
         "from trainables.data.loader import outline\n"
         "found = outline(DataConfig(), FoldsConfig())\n"
-        "assert found.n_rows == 5031\n"
+        "assert len(found.known_time) == 5031\n"
         "print(sorted({'torch', 'pandas', 'arch', 'pyarrow', 'exchange_calendars'} & set(sys.modules)))\n"
     )
     root = Path(__file__).resolve().parents[3]
@@ -226,6 +226,6 @@ def test_ten_weeks_of_es_around_the_clock():
     data = DataConfig(source="files", bars=sample("es_1m_esh25"), calendar="CMES", session="all")
     found = outline(data, FoldsConfig(train_months=1))
     holiday, early_close, weekend = 929, 15, 15  # 9 January and 13:00 to 13:15 of 24 December are not in the calendar
-    assert found.n_rows == 72_584 - holiday - early_close - weekend
+    assert len(found.known_time) == 72_584 - holiday - early_close - weekend
     assert found.marks["sessions"] == "left out 959 of 72584 rows outside of CMES all"
     assert len(found.plan.windows) == 1

@@ -226,7 +226,6 @@ def test_bad_chain_files_are_refused_by_name(tmp_path):
     assert "expected a column expiry" in refusal()
 
 
-@pytest.mark.requirement("DATA-19")
 def test_the_reference_option_is_the_fresh_put_nearest_the_close_and_thirty_days(tmp_path):
     data = DataConfig(source="files", chain=ChainConfig(path=write_parquet(tmp_path / "c.parquet", chain_columns(3))))
     checked = checked_chain(data)
