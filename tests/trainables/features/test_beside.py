@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from tests.trainables.features.market_fixture import SECOND, make_market, series_beside
+from trainables.data.external import COLUMNS, ExternalSeries, known_at
 from trainables.data.market import Market
 from trainables.features.registry import REGISTRY, compute, rows_of
 from trainables.features.schemas import SCHEMAS
@@ -76,10 +77,13 @@ def test_late_data_are_masked_not_filled(market: Market) -> None:
 def test_releases_by_the_clock_and_only_once_known(market: Market) -> None:
     series = series_beside(market)
     meeting = market.known_time[50] / SECOND
-    known = np.arange(len(market)) >= 80
+    release = ExternalSeries(
+        event_time=market.known_time[[10]], release_time=market.known_time[[80]], value=np.array([3.5]),
+        expected=np.array([3.2]),
+    )  # fmt: skip
     series |= {
         "fomc_next_s": np.full(len(market), meeting),
-        "cpi_surprise": np.where(known, 0.3, np.nan),
+        "cpi_surprise": known_at(release, market.known_time)[:, COLUMNS.index("surprise")],
         "cpi_surprise_std": np.full(len(market), 0.2),
         "gdp_surprise_std": np.zeros(len(market)),
     }
@@ -103,7 +107,6 @@ def test_a_series_of_another_length_is_refused(market: Market) -> None:
         compute("scaling50", market, SETTINGS, {"nq": np.ones(3)})
 
 
-@pytest.mark.requirement("FEAT-CB-24")
 def test_two_hot_sides_make_a_schema_of_25_columns_and_another_name(market: Market) -> None:
     market = replace(market, is_call=np.where(np.arange(len(market)) % 2, 1.0, -1.0))
     features, names = compute("condor24_two_hot", market, SETTINGS)
@@ -112,7 +115,6 @@ def test_two_hot_sides_make_a_schema_of_25_columns_and_another_name(market: Mark
     np.testing.assert_array_equal(features[:2, 23:], [[0, 1], [1, 0]])
 
 
-@pytest.mark.requirement("FEAT-NQ-3")
 def test_windows_of_the_six_averages_may_be_chosen(market: Market) -> None:
     settings = FeatureSettings(sma_windows=(3, 7, 11, 13, 17, 19))
     features, names = compute("nq24", market, settings)

@@ -1,4 +1,7 @@
-"""Bar by bar equals batch to the bit, over every schema; a stream is small, can be saved, and refuses wrong bars."""
+"""Bar by bar equals batch to the bit, over every schema; a stream is small, can be saved, and refuses wrong bars.
+
+This is what EXEC-3 asks of features and scaler; model, meta-forecaster and fuzzy rules are not here.
+"""
 
 from __future__ import annotations
 
@@ -54,14 +57,12 @@ def streamed(schema: str, market: Market, sizes: list[int], settings: FeatureSet
     return np.concatenate(parts)
 
 
-@pytest.mark.requirement("EXEC-3")
 @pytest.mark.parametrize(("schema", "per_session"), [c for c in CASES if c[1] != 7000])
 def test_bar_by_bar_equals_batch_over_sessions_and_a_roll(schema: str, per_session: int) -> None:
     market = market_of(SCHEMAS[schema][0].split(".")[0], per_session)
     np.testing.assert_array_equal(streamed(schema, market, [1]), in_one_piece(schema, market))
 
 
-@pytest.mark.requirement("EXEC-3")
 @pytest.mark.parametrize(("schema", "per_session"), CASES)
 def test_blocks_of_any_size_equal_batch(schema: str, per_session: int) -> None:
     market = market_of(SCHEMAS[schema][0].split(".")[0], per_session)
@@ -71,13 +72,11 @@ def test_blocks_of_any_size_equal_batch(schema: str, per_session: int) -> None:
     )
 
 
-@pytest.mark.requirement("EXEC-3")
 def test_a_second_in_the_middle_of_a_session_equals_batch() -> None:
     market = make_market(sessions=2, per_session=700, bar_seconds=1)
     np.testing.assert_array_equal(streamed("mes", market, [1]), in_one_piece("mes", market))
 
 
-@pytest.mark.requirement("EXEC-3")
 @pytest.mark.parametrize("curvature", ["proxy", "menger_documented", "menger_true"])
 @pytest.mark.parametrize("order", ["first_diff_of_return", "low_pass"])
 def test_other_settings_and_missing_values_stream_alike(curvature: str, order: str) -> None:
@@ -91,7 +90,6 @@ def test_other_settings_and_missing_values_stream_alike(curvature: str, order: s
         )
 
 
-@pytest.mark.requirement("EXEC-3")
 @pytest.mark.skipif(not MINUTES.exists(), reason="needs ../shared/data")
 @pytest.mark.parametrize("schema", ["condor52", "nq24", "scaling30"])
 def test_measured_minutes_stream_alike(schema: str) -> None:
@@ -102,7 +100,6 @@ def test_measured_minutes_stream_alike(schema: str) -> None:
     np.testing.assert_array_equal(streamed(schema, market, [1, 1, 1, 37, 390], settings), expected)
 
 
-@pytest.mark.requirement("EXEC-3")
 def test_a_scaler_applied_to_one_row_gives_the_bits_that_it_gives_to_all() -> None:
     features, names = compute("condor52", market_of("condor", PER_SESSION), SETTINGS)
     for kind in ("mad", "zscore", "minmax", "returns"):
