@@ -1,7 +1,7 @@
 """Features of series beside the market: other markets, scheduled releases, breadth (FEAT-SC-7..9).
 
 A series has one value per bar: what was known at the bar's `known_time`, NaN where nothing was or where it is too old
-(joined by release time, DATA-29). A feature whose series is not given is off; it is never filled with zeros.
+(joined by release time, DATA-27). A feature whose series is not given is off; it is never filled with zeros.
 
     SERIES of prices   nq, ym, rty, xlf, xlk, xle, eurusd, usdjpy
     of releases        fomc_previous_s, fomc_next_s: seconds since the epoch, UTC, of the decisions before and after

@@ -88,7 +88,7 @@ def _checked(series: Mapping[str, Float], n_bars: int) -> dict[str, Float]:
 
 
 def _log_absent(schema: str, given: Collection[str]) -> None:
-    """Say which features are off, and why: an absent series is never filled with zeros (DATA-29)."""
+    """Say which features are off, and why: an absent series is never filled with zeros (DATA-27)."""
     rows = rows_of(schema)
     absent = sorted({name for row in rows for name in row.series} - set(given))
     if absent:
