@@ -26,6 +26,7 @@ from cluster.errors import ClusterError
 from cluster.ray_session import environment, ray_session
 from cluster.resources import ResourceSettings, cluster_concurrency
 from cluster.worker import TrialActor, encode_assignment
+from search.history import observation_from
 from search.trial import Decision, Observation, Trial, TrialState
 from trainables.protocol import Assignment
 
@@ -158,7 +159,7 @@ class Placing:
             logger.info("trial %s ended as %s: %s\n%s", trial_id, ended["state"], ended["reason"], ended["traceback"])
             self._study.finish(trial_id, TrialState(ended["state"]), ended["reason"])
             return False
-        decision = self._study.observe(trial_id, Observation(**message["report"]), message["attempt"])
+        decision = self._study.observe(trial_id, observation_from(message["report"]), message["attempt"])
         return decision is Decision.CONTINUE and not message["is_last"]
 
     def worker_died(self, tune_id: str, cause: str, *, in_creation: bool = False) -> None:

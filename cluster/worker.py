@@ -150,6 +150,7 @@ def _plain(report: RungReport) -> dict[str, Any]:
         "metrics": {str(name): float(value) for name, value in report.metrics.items()},
         "n_scored": int(report.n_scored),
         "seconds": float(report.seconds),
+        "blocks": [float(value) for value in report.blocks],
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from search.errors import JournalError, SpaceError
@@ -17,7 +17,7 @@ from search.trial import Rung
 Named = str | Mapping[str, Any]
 """An optimizer or a stopping rule: its name, or a mapping with `name` and its settings."""
 
-EXTENDABLE = ("n_trials", "max_infeasible")
+EXTENDABLE = ("n_trials", "max_infeasible", "limits")
 """What may change when a study is resumed: they say how long it goes on, not what it does."""
 IDENTITY = ("data_snapshot", "family", "folds", "data")
 """Keys of the caller's header that may not change; all others (commit, versions) are told only."""
@@ -42,6 +42,7 @@ class Charter:
         enqueue: Configs that come first; defaults fill them up.
         population: Trials per generation (SEARCH-1).
         max_infeasible: Infeasible proposals after which the study gives up.
+        limits: Settings of `search.stopping.whole_search.WholeSearch`: when the search is over before.
     """
 
     space: Space
@@ -54,6 +55,7 @@ class Charter:
     enqueue: Sequence[Mapping[str, Any]] = ()
     population: int = 16
     max_infeasible: int = 1000
+    limits: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "enqueue", check_enqueued(self.space, self.enqueue))
@@ -82,6 +84,7 @@ class Charter:
             "enqueue": [dict(config) for config in self.enqueue],
             "population": self.population,
             "max_infeasible": self.max_infeasible,
+            "limits": dict(self.limits),
         }
 
 
@@ -96,9 +99,14 @@ def charter_from(body: Mapping[str, Any]) -> Charter:
         kinds = {n: KINDS[k.get("type", "fixed")].model_validate_json(json.dumps(k)) for n, k in parameters.items()}
         rungs = tuple(Rung(index=i, fold=int(f), share=float(s)) for i, (f, s) in enumerate(body["ladder"]))
         objectives = tuple(Objective(metric, direction) for metric, direction in body["objectives"])
-        rest = {key: body[key] for key in ("optimizer", "stopping", "seed", "population", *EXTENDABLE)}
+        rest = {key: body[key] for key in ("optimizer", "stopping", "seed", "population", "n_trials", "max_infeasible")}
         charter = Charter(
-            space=Space(kinds), ladder=rungs, objectives=objectives, enqueue=tuple(body["enqueue"]), **rest
+            space=Space(kinds),
+            ladder=rungs,
+            objectives=objectives,
+            enqueue=tuple(body["enqueue"]),
+            limits=body.get("limits", {}),
+            **rest,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise JournalError(f"header of the journal: expected a charter, found something else: {error!r}") from error

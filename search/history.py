@@ -43,6 +43,7 @@ class History:
         self._trials: dict[str, Trial] = {}
         self._decisions: dict[tuple[str, int], Decision] = {}
         self._counts = dict.fromkeys(TrialState, 0)
+        self._best: tuple[float, int, str] | None = None
 
     @property
     def trials(self) -> Mapping[str, Trial]:
@@ -55,9 +56,7 @@ class History:
 
     def best(self) -> Trial | None:
         """Return the complete trial with the best first objective; the first of equals; None where there is none."""
-        complete = [t for t in self._trials.values() if t.state is TrialState.COMPLETE]
-        ranked = [(loss, t.number, t) for t in complete if (loss := self.objectives[0].loss(t)) is not None]
-        return min(ranked)[2] if ranked else None
+        return None if self._best is None else self._trials[self._best[2]]
 
     def decision(self, trial_id: str, rung: int) -> Decision | None:
         """Return what was decided at a rung of a trial; None where it was not heard yet."""
@@ -80,6 +79,10 @@ class History:
             self._counts[before.state] -= 1
         self._counts[changed.state] += 1
         self._trials[changed.trial_id] = changed
+        loss = self.objectives[0].loss(changed) if changed.state is TrialState.COMPLETE else None
+        if loss is not None:
+            place = (loss, changed.number, changed.trial_id)
+            self._best = place if self._best is None else min(self._best, place)
         return changed
 
     def _changed(self, kind: str, body: Mapping[str, Any]) -> Trial | None:
@@ -139,9 +142,12 @@ def observation_body(observation: Observation) -> dict[str, Any]:
         "metrics": {name: v if math.isfinite(v) else str(v) for name, v in observation.metrics.items()},
         "n_scored": observation.n_scored,
         "seconds": observation.seconds,
+        "blocks": [v if math.isfinite(v) else str(v) for v in observation.blocks],
     }
 
 
 def observation_from(body: Mapping[str, Any]) -> Observation:
     """Read what `observation_body` wrote."""
-    return Observation(**{**body, "metrics": {name: float(v) for name, v in body["metrics"].items()}})
+    metrics = {name: float(v) for name, v in body["metrics"].items()}
+    blocks = tuple(float(v) for v in body.get("blocks", ()))
+    return Observation(**{**body, "metrics": metrics, "blocks": blocks})

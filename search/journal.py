@@ -15,11 +15,11 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from search.errors import JournalError
 
@@ -29,6 +29,7 @@ SCHEMA_VERSION = 1
 LEASE_SECONDS = 60.0
 """A driver that has shown no sign of life for so long has lost its lease."""
 
+_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 _SCHEMA = """
 CREATE TABLE header(body TEXT NOT NULL);
 CREATE TABLE events(
@@ -47,6 +48,17 @@ class Event:
     time_utc: str
     kind: str
     body: Mapping[str, Any]
+
+
+class EventLog(Protocol):
+    """What a study writes to: the journal, or `search.memory_journal`."""
+
+    header: Mapping[str, Any]
+
+    def append(self, kind: str, body: Mapping[str, Any]) -> Event: ...
+    def group(self) -> AbstractContextManager[None]: ...
+    def events(self) -> Iterator[Event]: ...
+    def close(self) -> None: ...
 
 
 class Journal:
@@ -68,6 +80,7 @@ class Journal:
             last = connection.execute("SELECT seq, chain FROM events ORDER BY seq DESC LIMIT 1").fetchone()
         self._seq: int = last[0] if last else 0
         self._chain: str = last[1] if last else self._begin
+        self._is_grouped = self._is_broken = False
         if token is not None:
             arguments = (path, token, self._closed, lease_s)
             threading.Thread(target=_keep_lease, args=arguments, daemon=True, name="lease").start()
@@ -129,22 +142,51 @@ class Journal:
         return cls(path, connection, None, 0.0)
 
     def append(self, kind: str, body: Mapping[str, Any]) -> Event:
-        """Commit one event and return it as a reader would see it.
+        """Commit one event and return it as a reader would see it; inside `group` it is committed with the others.
 
         Raises:
             JournalError: Another driver has taken the lease over, the disk is full, or the file is read-only.
             ValueError: The body holds something that JSON has no word for.
         """
-        if self._token is None:
-            raise JournalError(f"{self.path}: opened to read only; nothing was written")
+        self._prepare()
         text, time_utc = to_json(body), datetime.now(UTC).isoformat(timespec="milliseconds")
         seq = self._seq + 1
         chain = _link(self._chain, f"{seq} {time_utc} {kind} {text}")
-        with _explained(self.path), _transaction(self._connection):
-            self._prove_lease()
+        with _explained(self.path), nullcontext() if self._is_grouped else _transaction(self._connection):
+            if not self._is_grouped:
+                self._prove_lease()
             self._connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?)", (seq, time_utc, kind, text, chain))
         self._seq, self._chain = seq, chain
         return Event(seq, time_utc, kind, json.loads(text))
+
+    @contextmanager
+    def group(self) -> Iterator[None]:
+        """Commit the events that are appended inside at the end, with one wait for the disk.
+
+        Killed before the end, none of them was written. A block that raises has its events committed all the same: they
+        have been told. Keep the block short, it holds the file's write lock.
+
+        Raises:
+            JournalError: As `append`; or a group inside a group. Where the commit fails, the journal takes no more.
+        """
+        if self._is_grouped:
+            raise JournalError(f"{self.path}: expected no group of events inside another")
+        self._prepare()
+        with _explained(self.path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                self._prove_lease()
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+        self._is_grouped = True
+        try:
+            yield
+        finally:
+            self._is_broken = True
+            with _explained(self.path):
+                self._connection.execute("COMMIT")
+            self._is_grouped = self._is_broken = False
 
     def events(self) -> Iterator[Event]:
         """Yield all events in order.
@@ -187,6 +229,12 @@ class Journal:
     def __del__(self) -> None:
         self._closed.set()
 
+    def _prepare(self) -> None:
+        if self._token is None:
+            raise JournalError(f"{self.path}: opened to read only; nothing was written")
+        if self._is_broken:
+            raise JournalError(f"{self.path}: a commit failed before; resume the study")
+
     def _prove_lease(self) -> None:
         token, host, pid = self._connection.execute("SELECT token, host, pid FROM lease").fetchone()
         if token != self._token:
@@ -200,7 +248,7 @@ def to_json(value: Any) -> str:
         ValueError: The value holds NaN, infinity or something that is no JSON.
     """
     try:
-        return json.dumps(value, allow_nan=False, separators=(",", ":"))
+        return _ENCODER.encode(value)
     except TypeError as error:
         raise ValueError(f"expected JSON values only: {error}") from error
 

@@ -14,6 +14,7 @@ from search.journal import Event, to_json
 from search.objective import Objective
 from search.optimizers import Proposal
 from search.seeding import seed_for
+from search.stopping.whole_search import WholeSearch
 from search.trial import Decision, Observation, Trial, TrialState
 
 
@@ -38,14 +39,24 @@ class Mind:
             **settings,
         )
         name, settings = named(charter.stopping)
-        self._rule = stopping.make(name, objectives=charter.objectives, **settings)
+        self._rule = stopping.make(name, objectives=charter.objectives, ladder=charter.ladder, **settings)
+        self._whole = WholeSearch(charter.objectives[0], **charter.limits)
 
     def apply(self, event: Event) -> Trial | None:
-        """Take an event in; return the trial that it changed. The optimizer hears of all but new attempts."""
+        """Take an event in; return the trial that it changed. Optimizer and rules hear of all but new attempts."""
         trial = self.history.apply(event)
         if trial is not None and event.kind != STARTED:
             self._optimizer.tell(trial)
+            self._rule.tell(trial)
+            self._whole.tell(trial)
         return trial
+
+    def ending(self) -> str | None:
+        """Return why the limits of the charter let nothing more be proposed: a pure function of the events so far.
+
+        It may be taken back: a trial that still runs may turn out to be progress.
+        """
+        return self._whole.reason()
 
     def propose(self) -> Trial:
         """Return the trial that comes next: a pure function of the events so far.
@@ -90,7 +101,6 @@ class Mind:
             if missing:
                 return Decision.STOP, TrialState.FAILED, f"the trial reported no value of {', '.join(missing)}"
             return Decision.STOP, TrialState.COMPLETE, ""
-        others = tuple(t for t in self.history.trials.values() if t.number != trial.number)
-        if self._rule.decide(heard, others) is Decision.STOP:
+        if self._rule.decide(heard) is Decision.STOP:
             return Decision.STOP, TrialState.STOPPED, f"{named(charter.stopping)[0]} at rung {observation.rung}"
         return Decision.CONTINUE, TrialState.RUNNING, ""

@@ -16,11 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 from .seeding import generator
-from .settings import SpaceFile
+from .settings import Asha, FoldRacing, Hyperband, NoStopping, SpaceFile
 from .space import Space
+from .stopping.hyperband import bracket_order, bracket_starts
 from .trial import Rung
 from .validity import infeasible_reason
 
+Stopping = Asha | Hyperband | FoldRacing | NoStopping
 CPU_FLOPS = 8e9
 """Floating-point operations a second of small float32 models on one core. It and the next three only scale times."""
 GPU_FLOPS = 100e12
@@ -75,16 +77,51 @@ class Plan:
     points: Sequence[Mapping[str, Any]]
 
 
-def expected_visits(n_trials: int, ladder: Sequence[Rung], milestones: Sequence[int], eta: int) -> list[float]:
-    """Return how many trials are expected to reach each rung: a share 1/eta goes on from each milestone.
+def expected_visits(n_trials: int, ladder: Sequence[Rung], stopping: Stopping) -> list[float]:
+    """Return how many trials reach each rung: what the rule aims at, or at most where it depends on the results.
+
+    ASHA lets one in eta go on from each of its milestones, and so does each bracket of Hyperband. Fold racing drops
+    only who is shown to be worse, which no plan can know: all trials may reach every rung.
 
     Args:
         n_trials: Trials asked for.
         ladder: The rungs.
-        milestones: Numbers of complete folds after which the stopping rule decides; empty: it never does.
-        eta: One in eta goes on.
+        stopping: The section `search.stopping`.
     """
-    return [n_trials / eta ** sum(m <= rung.fold for m in milestones) for rung in ladder]
+    if not isinstance(stopping, Asha | Hyperband):
+        return [float(n_trials)] * len(ladder)
+    n_folds, eta = ladder[-1].fold + 1, stopping.eta
+    starts: tuple[int, ...] = (stopping.min_folds,)
+    order: tuple[int, ...] = (0,)
+    if isinstance(stopping, Hyperband):
+        starts = bracket_starts(n_folds, stopping.min_folds, eta)
+        order = bracket_order(len(starts), eta)
+    shares = [order.count(bracket) / len(order) for bracket in range(len(starts))]
+
+    def kept(start: int, rung: Rung) -> float:
+        return float(eta ** -sum(start * eta**k <= rung.fold for k in range(20)))
+
+    return [n_trials * sum(s * kept(start, rung) for s, start in zip(shares, starts, strict=True)) for rung in ladder]
+
+
+def describe_stopping(stopping: Stopping, ladder: Sequence[Rung]) -> str:
+    """Return the stopping rule in a few words.
+
+    Raises:
+        ValueError: Hyperband's first milestone lies beyond the ladder.
+    """
+    n_folds = ladder[-1].fold + 1
+    if isinstance(stopping, Asha):
+        return f"asha, one in {stopping.eta} goes on"
+    if isinstance(stopping, Hyperband):
+        starts = bracket_starts(n_folds, stopping.min_folds, stopping.eta)
+        return f"hyperband, one in {stopping.eta} goes on, in brackets from fold {', '.join(map(str, starts))}"
+    if isinstance(stopping, FoldRacing):
+        last = n_folds - stopping.final_folds
+        return (
+            f"fold racing, alpha {stopping.alpha:g}, looks after {stopping.min_folds} to {last} folds (trials: at most)"
+        )
+    return "none"
 
 
 def training_seconds(
@@ -125,9 +162,7 @@ def gather(spec: SpaceFile, config_class: Any, market: Outline, ladder: Sequence
         seed: Of the search; draws the points that are shown.
     """
     space, stopping = spec.space(), spec.search.stopping
-    eta = stopping.eta if stopping.rule == "asha" else 1
-    milestones = [stopping.min_folds * eta**k for k in range(20)] if stopping.rule == "asha" else []
-    visits = expected_visits(spec.budget.trials, ladder, milestones, eta)
+    visits = expected_visits(spec.budget.trials, ladder, stopping)
     sizes = sorted(_sizes(space, config_class, seed), key=lambda size: size.n_parameters)
     folds = fold_dates(market)
     typical = config_class.model_validate_json(json.dumps(sizes[len(sizes) // 2].config))
@@ -146,7 +181,7 @@ def gather(spec: SpaceFile, config_class: Any, market: Outline, ladder: Sequence
         visits=visits,
         n_trials=spec.budget.trials,
         optimizer=spec.search.optimizer,
-        stopping=f"asha, one in {eta} goes on" if milestones else "none",
+        stopping=describe_stopping(stopping, ladder),
         smallest=sizes[0],
         largest=sizes[-1],
         seconds=training_seconds(

@@ -280,6 +280,7 @@ def _open_study(setup: Setup, run_dir: Path, dataset: Dataset, is_resumed: bool)
         "seed": setup.seed,
         "enqueue": search.enqueue,
         "population": search.population,
+        "limits": spec.limits(),
     }
     if not is_resumed:
         (run_dir / "space.yaml").write_text(setup.document.resolved_yaml(), encoding="utf-8")
@@ -292,7 +293,8 @@ def _open_study(setup: Setup, run_dir: Path, dataset: Dataset, is_resumed: bool)
 
 
 def _optimizer_settings(search: SearchSection) -> dict[str, Any]:
-    return {"n_startup": search.n_startup} if search.optimizer in ("tpe", "gp") else {}
+    has_startup = search.optimizer in ("tpe", "gp", "evolutionary_bayesian")
+    return {"n_startup": search.n_startup} if has_startup and search.n_startup is not None else {}
 
 
 def _provenance() -> dict[str, Any]:

@@ -41,6 +41,34 @@ class Asha(StrictModel):
     """No trial is stopped before so many folds."""
 
 
+class Hyperband(StrictModel):
+    """Brackets of successive halving over folds that begin to stop at different depths (Li et al., 2018)."""
+
+    rule: Literal["hyperband"] = "hyperband"
+    eta: int = Field(default=3, ge=2)
+    """One in `eta` trials goes on at each level."""
+    min_folds: int = Field(default=1, ge=1)
+    """No trial is stopped before so many folds."""
+
+
+class FoldRacing(StrictModel):
+    """Paired tests against the leaders on equal folds; alpha bounds the chance that the truly best trial is dropped."""
+
+    rule: Literal["fold_racing"] = "fold_racing"
+    alpha: float = Field(default=0.05, gt=0, lt=1)
+    """Largest chance that the search drops its truly best trial."""
+    min_folds: int = Field(default=1, ge=1)
+    """No trial is stopped before so many folds."""
+    final_folds: int = Field(default=1, ge=1)
+    """Last folds, in which no trial is stopped: finalists are judged on folds that no decision has looked at."""
+    leaders: int = Field(default=2, ge=1)
+    """Trials that a trial is compared with."""
+    margin: float = Field(default=0.0, ge=0)
+    """Standard errors of a whole ladder by which a trial must be better than a leader to be worth keeping."""
+    spending: float = Field(default=1.0, gt=0)
+    """Power of the share of alpha that is spent by each look: 1 evenly, 3 keeps most for late looks."""
+
+
 class NoStopping(StrictModel):
     """Every trial visits every rung."""
 
@@ -50,10 +78,10 @@ class NoStopping(StrictModel):
 class SearchSection(StrictModel):
     """How configs are proposed and trials are stopped."""
 
-    optimizer: Literal["random", "tpe", "gp", "cma_es", "nsga2", "qmc", "grid"] = "tpe"
+    optimizer: Literal["random", "tpe", "gp", "cma_es", "nsga2", "qmc", "grid", "evolutionary_bayesian"] = "tpe"
     """Who proposes configs (SEARCH-4)."""
-    n_startup: int = Field(default=10, ge=0)
-    """Random configs before a model-based optimizer begins to learn."""
+    n_startup: int | None = Field(default=None, ge=0)
+    """Trials before a model-based optimizer trusts its model; none: the optimizer's own number."""
     population: int = Field(default=16, ge=1)
     """Trials of a generation."""
     generations: int | None = Field(default=None, ge=1)
@@ -62,7 +90,7 @@ class SearchSection(StrictModel):
     """Configs tried first, as generation 0; parameters that are not given take their default."""
     seed: int | None = Field(default=None, ge=0, le=2**63 - 1)
     """Seed of everything random; none: drawn at the start and written to the run's space.yaml."""
-    stopping: Annotated[Asha | NoStopping, Field(discriminator="rule")] = Asha()
+    stopping: Annotated[Asha | Hyperband | FoldRacing | NoStopping, Field(discriminator="rule")] = Asha()
     """When a trial is ended early."""
     allow_partial: bool = False
     """Let a grid be larger than the budget; the rest of it is then not tried."""
@@ -98,6 +126,12 @@ class BudgetSection(StrictModel):
     """Trials asked for, stopped and failed ones included."""
     wall_minutes: float | None = Field(default=None, gt=0)
     """No trial is started after so many minutes; none: no limit."""
+    gpu_hours: float | None = Field(default=None, gt=0)
+    """No trial is started after trials have reported so many GPU-hours; none: no limit."""
+    patience: int | None = Field(default=None, ge=1)
+    """No trial is started after so many trials in a row without progress beyond the noise; none: no limit."""
+    give_up_after: int | None = Field(default=10, ge=1)
+    """Where all of so many first trials failed, the search stops; none: never."""
 
 
 class ResourcesSection(StrictModel):
@@ -178,7 +212,23 @@ class SpaceFile(StrictModel):
 
     def problems(self) -> tuple[Problem, ...]:
         """Return what is wrong across several places of the file."""
-        return (*condition_problems(self.parameters), *self._fold_problems(), *self._objective_problems())
+        return (
+            *condition_problems(self.parameters),
+            *self._fold_problems(),
+            *self._objective_problems(),
+            *self._budget_problems(),
+        )
+
+    def limits(self) -> dict[str, Any]:
+        """Return when the search is over before its trials are: settings of `search.stopping.whole_search`."""
+        chosen = self.budget.model_dump(include={"gpu_hours", "patience", "give_up_after"})
+        return {**chosen, "gpus_per_trial": self.resources.gpus_per_trial}
+
+    def _budget_problems(self) -> tuple[Problem, ...]:
+        if self.budget.gpu_hours is None or self.resources.gpus_per_trial > 0:
+            return ()
+        text = "expected resources.gpus_per_trial above 0 with it, found 0; nothing would be counted: drop it"
+        return (Problem(("budget", "gpu_hours"), text),)
 
     def _fold_problems(self) -> tuple[Problem, ...]:
         most = getattr(self.folds, "max_folds", None)
@@ -189,8 +239,11 @@ class SpaceFile(StrictModel):
             text = f"expected at least 2 folds, found {most}; one fold gives no standard error"
             found.append(Problem(("folds", "max_folds"), text))
         stopping = self.search.stopping
-        if isinstance(stopping, Asha) and stopping.min_folds > most:
-            text = f"expected at most folds.max_folds ({most}), found {stopping.min_folds}; no trial could be stopped"
+        first = getattr(stopping, "min_folds", 0)
+        if first + getattr(stopping, "final_folds", 0) > most:
+            text = f"expected at most folds.max_folds ({most}), found {first}; no trial could be stopped"
+            if isinstance(stopping, FoldRacing):
+                text = f"expected min_folds and final_folds of {most} (folds.max_folds) together at most, found more"
             found.append(Problem(("search", "stopping", "min_folds"), text))
         return tuple(found)
 

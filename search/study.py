@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from search.charter import Charter, charter_from, refuse_differences
-from search.errors import ProtocolError
+from search.errors import JournalError, ProtocolError
 from search.history import FINISHED, OBSERVED, PROPOSED, STARTED, STOPPED, History, observation_body, trial_body
-from search.journal import Event, Journal
+from search.journal import Event, EventLog, Journal
+from search.memory_journal import MemoryJournal
 from search.mind import Mind
 from search.trial import Config, Decision, Observation, Rung, Trial, TrialState
 
@@ -30,11 +32,12 @@ class Study:
     obeys its decision, and tells `finish` where a trial ends in any other way. One thread.
     """
 
-    def __init__(self, journal: Journal, mind: Mind, infeasible: Infeasible | None) -> None:
+    def __init__(self, journal: EventLog, mind: Mind, infeasible: Infeasible | None) -> None:
         self._journal = journal
         self._mind = mind
         self._infeasible = infeasible
         self._listeners: list[Listener] = []
+        self._held_back: list[tuple[Event, Trial | None]] | None = None
         for event in journal.events():
             mind.apply(event)
         self._unfinished = deque(t.trial_id for t in self.trials.values() if not t.state.is_finished)
@@ -56,7 +59,7 @@ class Study:
                 same for a resume, everything else is told only.
             infeasible: Says why a config cannot be trained, None where it can. Pure.
             arguments: Those of `search.charter.Charter`: space, ladder, n_trials, objectives, optimizer, stopping,
-                seed, enqueue, population, max_infeasible.
+                seed, enqueue, population, max_infeasible, limits.
 
         Raises:
             SpaceError: Optimizer, rule or an enqueued config is wrong.
@@ -67,6 +70,13 @@ class Study:
         full = {**(header or {}), "study": charter.to_header()}
         mind = Mind(charter, full)
         return cls(Journal.create(Path(path), full), mind, infeasible)
+
+    @classmethod
+    def in_memory(cls, *, infeasible: Infeasible | None = None, **arguments: Any) -> Study:
+        """Begin a study that ends with this process, for simulation; arguments and errors are those of `create`."""
+        charter = Charter(**arguments)
+        header = {"study": charter.to_header()}
+        return cls(MemoryJournal(header), Mind(charter, header), infeasible)
 
     @classmethod
     def resume(
@@ -129,8 +139,12 @@ class Study:
 
     @property
     def stop_reason(self) -> str | None:
-        """Why the study proposes nothing more, where it was stopped."""
-        return self._mind.history.stop_reason
+        """Why the study proposes nothing more before its budget of trials is spent; None where it goes on.
+
+        `stop` is for good. What the limits of the charter say may be taken back, by a trial that still runs or by a
+        resume with wider limits.
+        """
+        return self._mind.history.stop_reason or self._mind.ending()
 
     @property
     def n_running(self) -> int:
@@ -240,8 +254,30 @@ class Study:
 
     def stop(self, reason: str) -> None:
         """Propose nothing more, for good; what runs may go on. The first reason stays."""
-        if self.stop_reason is None:
+        if self.history.stop_reason is None:
             self._commit(STOPPED, {"reason": reason})
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Make several calls at the price of one wait for the disk: `next` for many workers, reports of many trials.
+
+        The calls inside decide one after another as they always do, but what they return may be acted upon only after
+        the block: their events are on disk when it ends, and listeners hear of them then.
+
+        Raises:
+            JournalError: The events could not be written; nothing that was returned inside holds.
+        """
+        held_back = self._held_back = []
+        try:
+            with self._journal.group():
+                yield
+        except JournalError:
+            held_back.clear()
+            raise
+        finally:
+            self._held_back = None
+            for event, trial in held_back:
+                self._tell_listeners(event, trial)
 
     def close(self) -> None:
         """Give the lease back; the study can then be resumed, here or elsewhere."""
@@ -265,9 +301,15 @@ class Study:
     def _commit(self, kind: str, body: Mapping[str, Any]) -> Trial | None:
         event = self._journal.append(kind, body)
         trial = self._mind.apply(event)
+        if self._held_back is None:
+            self._tell_listeners(event, trial)
+        else:
+            self._held_back.append((event, trial))
+        return trial
+
+    def _tell_listeners(self, event: Event, trial: Trial | None) -> None:
         for listener in self._listeners:
             listener(event, trial)
-        return trial
 
     def _known(self, trial_id: str) -> Trial:
         try:

@@ -81,6 +81,9 @@ class Observation:
         metrics: Measures on this fold's scored rows. Finite, or the trial is told as diverged.
         n_scored: Number of scored timestamps.
         seconds: Wall seconds of this rung.
+        blocks: Means of the reference loss `val_loss` over equal stretches of the scored timestamps, in time order.
+            All trials are scored on the same timestamps (SEARCH-14), so blocks of two trials are pairs. Empty where
+            the trial does not say.
     """
 
     rung: int
@@ -89,6 +92,7 @@ class Observation:
     metrics: Mapping[str, float]
     n_scored: int
     seconds: float
+    blocks: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile("machine", deadline=None)  # shared machines pause; a pause is no failure
+hypothesis.settings.load_profile("machine")
 
 PROVEN = Path(__file__).parent.parent / ".pytest_cache" / "requirements.json"
 

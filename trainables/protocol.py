@@ -66,6 +66,8 @@ class RungReport:
             undefined is absent, never NaN.
         n_scored: Number of scored timestamps.
         seconds: Wall seconds spent on this rung.
+        blocks: Means of the reference loss over equal stretches of the scored timestamps, in time order: what a study
+            pairs trials by, without reading evidence. Empty where they are not known.
     """
 
     rung: int
@@ -74,6 +76,7 @@ class RungReport:
     metrics: Mapping[str, float]
     n_scored: int
     seconds: float
+    blocks: tuple[float, ...] = ()
 
 
 class RunTrial(Protocol):

@@ -90,15 +90,20 @@ class Leaderboard:
         return dict(sorted(((s, states.count(s)) for s in set(states)), key=lambda pair: (-pair[1], pair[0])))
 
 
-def build(run: RunFolder) -> Leaderboard:
-    """Rank the complete trials of a run by the order that its plan names.
+def build(run: RunFolder, *, order: str | None = None) -> Leaderboard:
+    """Rank the complete trials of a run.
+
+    Args:
+        run: The run.
+        order: A key of `ranking.ORDERS`; none: the one that the plan names.
 
     Raises:
         ValueError: The plan names an order that does not exist.
     """
-    if run.plan.order not in ranking.ORDERS:
-        raise ValueError(f"plan.json: order: expected one of {', '.join(ranking.ORDERS)}, found {run.plan.order!r}")
-    criteria = [c for c in ranking.ORDERS[run.plan.order] if c.metric in run.metrics]
+    order = order or run.plan.order
+    if order not in ranking.ORDERS:
+        raise ValueError(f"plan.json: order: expected one of {', '.join(ranking.ORDERS)}, found {order!r}")
+    criteria = [c for c in ranking.ORDERS[order] if c.metric in run.metrics]
     entries = [_entry(row) for row in run.trials.sort("number").iter_rows(named=True)]
     ranks = [e for e in entries if e.state == COMPLETE and "val_loss" in e.values]
     values, errors = _matrix(ranks, criteria, "values"), _matrix(ranks, criteria, "errors")
@@ -118,7 +123,7 @@ def build(run: RunFolder) -> Leaderboard:
     return Leaderboard(
         ranked=_with_distance(ordered, run.folds),
         unranked=unranked,
-        order=run.plan.order,
+        order=order,
         criteria=criteria,
         n_folds=max((e.n_folds for e in ordered), default=0),
     )

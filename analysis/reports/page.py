@@ -10,15 +10,25 @@ from statistics import median
 from typing import Any
 
 import plotly.graph_objects as go
+import polars as pl
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from analysis import evidence as common
 from analysis.atomic import write_text
-from analysis.reports import leaderboard, plots, skill, verdict
+from analysis.measures import importance
+from analysis.measures.gates import ADVICE
+from analysis.measures.ic import IcEstimate
+from analysis.measures.importance import Axis, Importance
+from analysis.reports import diagnosis, honesty, leader_plots, leaderboard, plots, search_plots, skill, verdict
+from analysis.reports.honesty import Honesty
 from analysis.reports.leaderboard import SHOWN, Leaderboard
+from analysis.reports.parameters import at_an_edge, axes_of, numeric_places
 from analysis.run_folder import EvidenceCheck, RunFolder
 
+MOST_PARAMETERS = 6
+"""Columns of parameters on the leaderboard, the most important ones."""
 MOST_ROWS = 25
 """Leaderboard rows shown at once; the others are one click away, and all are in ranking.csv."""
 
@@ -39,22 +49,36 @@ def write(run: RunFolder) -> Leaderboard:
 def render(run: RunFolder, board: Leaderboard) -> str:
     """Return the page as text."""
     check = run.check_evidence()
-    skills, ics = _leader_skill(run, board, check)
+    evidence, left_out = common.gather(run)
+    judged = honesty.assess(
+        evidence, n_started=len(run.trials), parameters=numeric_places(run, evidence.trial_ids) if evidence else {}
+    )
+    leader = _leader_evidence(run, board, check)
+    skills, ics = _leader_skill(leader)
     shown = [m for m in SHOWN if m in run.metrics]
-    figures = _figures(run, board)
+    axes = axes_of(run, board.ranked)
+    found = importance.ped_anova(axes, [e.values["val_loss"] for e in board.ranked])
+    varying = sorted(_varying(board, run.parameters), key=lambda name: -found[name].share if name in found else 0.0)
+    figures = _figures(run, board, judged, leader, ics)
+    figures |= _parameter_figures(board, judged, axes, found)
     return _template().render(
         title=run.path.resolve().name,
         plan=run.plan,
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        verdict=verdict.write(run.plan, board, check, skills, ics),
+        verdict=verdict.write(run.plan, board, check, skills, ics, judged, left_out, at_an_edge(axes, board.ranked)),
         board=board,
+        honesty=judged,
+        level=honesty.LEVEL,
         metrics=shown,
         words=verdict.METRIC_WORDS,
         states=verdict.STATE_WORDS,
         amount=verdict.amount,
         digits={m: _digits(board, m) for m in shown},
         most_rows=MOST_ROWS,
-        varying=_varying(board, run.parameters),
+        varying=varying[:MOST_PARAMETERS],
+        n_hidden=max(0, len(varying) - MOST_PARAMETERS),
+        diagnoses=diagnosis.by_label(diagnosis.of_trials(run, [e.trial_id for e in board.ranked])),
+        advice=ADVICE,
         check=check,
         facts=_facts(run),
         figure_names=set(figures),
@@ -63,30 +87,65 @@ def render(run: RunFolder, board: Leaderboard) -> str:
     )
 
 
-def _figures(run: RunFolder, board: Leaderboard) -> dict[str, Any]:
+def _figures(
+    run: RunFolder,
+    board: Leaderboard,
+    judged: Honesty,
+    leader: pl.DataFrame | None,
+    ics: Mapping[str, IcEstimate],
+) -> dict[str, Any]:
     """Return figures by the id of their place on the page; a figure without content is absent."""
     measures = [m for m in ("val_loss", "ic", "crps", "regime_accuracy") if m in run.metrics]
     made: Mapping[str, go.Figure | None] = {
         "leaderboard": plots.leaderboard(board) if board.ranked else None,
+        "confidence": search_plots.confidence_set(judged),
         "folds": plots.fold_heat_map(board, run.folds, measures) if len(run.folds) else None,
         "flatness": plots.loss_against_flatness(board),
         "pareto": plots.pareto(board),
+        "calibration": None if leader is None else leader_plots.calibrations(leader),
+        "ic_horizon": leader_plots.ic_by_horizon(ics),
+        "ic_time": None if leader is None or not ics else leader_plots.ic_over_time(leader),
         "parallel": plots.parallel_coordinates(board, run.parameters),
         "history": plots.history(board, run.folds) if len(run.trials) else None,
+        "lineage": search_plots.lineage(board, plots.above_median(board, run.folds)),
+        "cost": search_plots.cost(board),
     }
-    return {name: json.loads(figure.to_json()) for name, figure in made.items() if figure is not None}
+    return _as_json(made)
 
 
-def _leader_skill(
-    run: RunFolder, board: Leaderboard, check: EvidenceCheck
-) -> tuple[list[skill.Skill] | None, dict[str, Any]]:
+def _parameter_figures(
+    board: Leaderboard, judged: Honesty, axes: Mapping[str, Axis], found: Mapping[str, Importance]
+) -> dict[str, Any]:
+    important = {name: axes[name] for name, value in found.items() if value.share > 0}
+    return _as_json(
+        {
+            "importance": search_plots.importance(found),
+            "slices": search_plots.slices(important, board.ranked, judged.members),
+            "stability": search_plots.stability(judged, important),
+        }
+    )
+
+
+def _as_json(figures: Mapping[str, go.Figure | None]) -> dict[str, Any]:
+    return {name: json.loads(figure.to_json()) for name, figure in figures.items() if figure is not None}
+
+
+def _leader_evidence(run: RunFolder, board: Leaderboard, check: EvidenceCheck) -> pl.DataFrame | None:
     broken = {file.split("/")[1] for file, _ in check.broken}
     if board.leader is None or board.leader.trial_id in broken:
+        return None
+    try:
+        return run.evidence(board.leader.trial_id)
+    except ValueError:  # rows cut short: the verdict says that nothing was compared
+        return None
+
+
+def _leader_skill(leader: pl.DataFrame | None) -> tuple[list[skill.Skill] | None, dict[str, IcEstimate]]:
+    if leader is None:
         return None, {}
     try:
-        evidence = run.evidence(board.leader.trial_id)
-        return (None, {}) if evidence is None else (skill.against_baseline(evidence), skill.ic_by_horizon(evidence))
-    except ValueError:  # rows cut short, an infinite prediction: the verdict says that nothing was compared
+        return skill.against_baseline(leader), skill.ic_by_horizon(leader)
+    except ValueError:  # an infinite prediction: the verdict says that nothing was compared
         return None, {}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 import polars as pl
+from plotly.subplots import make_subplots
 
 from analysis.reports.leaderboard import Leaderboard
 from analysis.reports.verdict import METRIC_WORDS, STATE_WORDS
@@ -30,7 +31,9 @@ MOST_BARS, MOST_COLUMNS, MOST_AXES = 30, 80, 9
 def leaderboard(board: Leaderboard) -> go.Figure:
     """Plot validation loss with one standard error for the best ranked trials, best on top."""
     shown = list(board.ranked[:MOST_BARS])
-    figure = _figure(height=110 + 21 * len(shown), xaxis_title="validation loss, ± one standard error over folds")
+    figure = figure_of(
+        height=110 + 21 * len(shown), xaxis_title="validation loss, ± one standard error over folds", showlegend=True
+    )
     if not shown:
         return figure
     _shade_one_error(figure, board)
@@ -59,7 +62,7 @@ def fold_heat_map(board: Leaderboard, folds: pl.DataFrame, metrics: Sequence[str
     entries = [e for e in (*board.ranked, *board.unranked) if e.n_folds][:MOST_COLUMNS]
     names = [e.trial_id for e in entries]
     numbers = sorted(folds["fold"].unique().to_list())
-    figure = _figure(height=150 + 34 * len(numbers))
+    figure = figure_of(height=150 + 34 * len(numbers))
     shown = [m for m in metrics if m in set(folds["metric"].unique().to_list())]
     for position, metric in enumerate(shown):
         cells = {(t, f): v for t, f, v in _whole(folds, metric).select("trial_id", "fold", "value").iter_rows()}
@@ -105,12 +108,12 @@ def fold_heat_map(board: Leaderboard, folds: pl.DataFrame, metrics: Sequence[str
 
 
 def loss_against_flatness(board: Leaderboard) -> go.Figure | None:
-    """Plot flatness (relative curvature, logarithmic) against loss; None where no trial has both."""
+    """Plot flatness (relative curvature, logarithmic) against loss; None where fewer than two trials have both."""
     return _plane(board, "flatness", "relative curvature (smaller is flatter)", is_log=True)
 
 
 def pareto(board: Leaderboard) -> go.Figure | None:
-    """Plot IC against loss and mark the Pareto set over all criteria; None where no trial has both."""
+    """Plot IC against loss and mark the Pareto set over all criteria; None where fewer than two trials have both."""
     return _plane(board, "ic", "information coefficient (larger is better)", is_log=False)
 
 
@@ -121,13 +124,9 @@ def history(board: Leaderboard, folds: pl.DataFrame) -> go.Figure:
     so that a trial stopped early can be seen beside a complete one. Trials without a complete fold stand on the lower
     edge; far outliers are clipped to the upper one and keep their number in the label.
     """
-    reference = _fold_medians(board, folds, "val_loss")
-    gaps: dict[str, list[float]] = {}
-    for trial_id, fold, value in _whole(folds, "val_loss").select("trial_id", "fold", "value").iter_rows():
-        gaps.setdefault(trial_id, []).append(value - reference[fold])
-    heights = {t: float(np.mean(g)) for t, g in gaps.items()}
-    low, high = _frame(np.array(list(heights.values())))
-    figure = _figure(
+    heights = above_median(board, folds)
+    low, high = frame(np.array(list(heights.values())))
+    figure = figure_of(
         height=360,
         xaxis_title="trial, in order of proposal",
         yaxis_title="loss above the median<br>complete trial, same folds",
@@ -178,8 +177,8 @@ def parallel_coordinates(board: Leaderboard, parameters: Sequence[str]) -> go.Fi
     dimensions = [_axis(name, values) for name, values in varying]
     strength = [_strength(np.asarray(d["values"]), losses) for d in dimensions]
     chosen = sorted(range(len(dimensions)), key=lambda i: -strength[i])[:MOST_AXES]
-    low, high = _frame(losses)
-    figure = _figure(height=430)
+    low, high = frame(losses)
+    figure = figure_of(height=430)
     figure.add_parcoords(
         dimensions=[*(dimensions[i] for i in chosen), {"label": "loss", "values": losses}],
         line={
@@ -197,9 +196,9 @@ def parallel_coordinates(board: Leaderboard, parameters: Sequence[str]) -> go.Fi
 
 def _plane(board: Leaderboard, metric: str, title: str, *, is_log: bool) -> go.Figure | None:
     entries = [e for e in board.ranked if metric in e.values and (not is_log or e.values[metric] > 0)]
-    if not entries:
+    if len(entries) < 2:  # one point shows nothing that the table does not
         return None
-    figure = _figure(height=380, xaxis_title="validation loss", yaxis_title=title)
+    figure = figure_of(height=380, xaxis_title="validation loss", yaxis_title=title)
     for is_pareto, name in ((True, "on the Pareto front of all criteria"), (False, "beaten by another trial")):
         group = [e for e in entries if e.is_pareto is is_pareto]
         if group:
@@ -209,6 +208,7 @@ def _plane(board: Leaderboard, metric: str, title: str, *, is_log: bool) -> go.F
                 mode="markers+text",
                 text=[e.trial_id if e is board.leader or (is_pareto and len(group) <= 8) else "" for e in group],
                 textposition="top right",
+                cliponaxis=False,
                 textfont={"size": 10},
                 marker={
                     "size": 9,
@@ -223,6 +223,15 @@ def _plane(board: Leaderboard, metric: str, title: str, *, is_log: bool) -> go.F
     if is_log:
         figure.update_yaxes(type="log")
     return figure
+
+
+def above_median(board: Leaderboard, folds: pl.DataFrame) -> dict[str, float]:
+    """Return the mean loss of each trial above the median complete trial on the whole folds that it saw."""
+    reference = _fold_medians(board, folds, "val_loss")
+    gaps: dict[str, list[float]] = {}
+    for trial_id, fold, value in _whole(folds, "val_loss").select("trial_id", "fold", "value").iter_rows():
+        gaps.setdefault(trial_id, []).append(value - reference[fold])
+    return {t: float(np.mean(g)) for t, g in gaps.items()}
 
 
 def _shade_one_error(figure: go.Figure, board: Leaderboard) -> None:
@@ -240,7 +249,7 @@ def _axis(name: str, values: Sequence[Any]) -> dict[str, Any]:
         kinds = sorted({v for v in values if v is not None}, key=lambda v: (isinstance(v, str), v))
         places = {repr(v): k + 1 for k, v in enumerate(kinds)}
         ticks = {0: "–"} if None in values else {}
-        ticks |= {k + 1: str(v)[:18] for k, v in enumerate(kinds)}
+        ticks |= {k + 1: f"{v:.4g}" if isinstance(v, float) else str(v)[:18] for k, v in enumerate(kinds)}
         coded = [0 if v is None else places[repr(v)] for v in values]
         return {"label": name, "values": coded, "tickvals": list(ticks), "ticktext": list(ticks.values())}
     is_log = min(numbers) > 0 and max(numbers) / min(numbers) >= 30
@@ -265,7 +274,7 @@ def _strength(values: np.ndarray, losses: np.ndarray) -> float:
     return float(between) / total if total else 0.0
 
 
-def _frame(values: np.ndarray) -> tuple[float, float]:
+def frame(values: np.ndarray) -> tuple[float, float]:
     """Return a range for losses that ignores outliers above: three interquartile ranges past the upper quartile."""
     if not len(values):
         return 0.0, 1.0
@@ -291,15 +300,27 @@ def _nullable(values: np.ndarray) -> list[list[float | None]]:
     return [[None if math.isnan(v) else float(v) for v in row] for row in values]
 
 
-def _figure(**layout: Any) -> go.Figure:
+def figure_of(
+    *, rows: int = 1, cols: int = 1, titles: Sequence[str] = (), spacing: float = 0.1, **layout: Any
+) -> go.Figure:
+    """Return an empty figure, or a grid of them, in the style of the page."""
     figure = go.Figure()
+    if rows * cols > 1 or titles:
+        figure = make_subplots(rows=rows, cols=cols, subplot_titles=tuple(titles), vertical_spacing=spacing)
+        figure.update_annotations(font={"size": 12.5})
     figure.update_layout(
         template="none",
         font={"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 12},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         margin={"l": 70, "r": 20, "t": 64, "b": 50},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "xanchor": "left"},
+        legend={
+            "orientation": "h",
+            "y": 1.02 if not titles else 1 + 34 / layout.get("height", 300),
+            "yanchor": "bottom",
+            "x": 0,
+            "xanchor": "left",
+        },
         modebar={"bgcolor": "rgba(0,0,0,0)", "color": "rgba(128,128,128,.6)", "activecolor": LEADING},
         hoverlabel={"font": {"size": 12}},
         **layout,

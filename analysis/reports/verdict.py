@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from analysis.evidence import LeftOut
 from analysis.measures.ic import IcEstimate
+from analysis.reports import claims
+from analysis.reports.honesty import Honesty
 from analysis.reports.leaderboard import Entry, Leaderboard
 from analysis.reports.skill import Skill, two_sided_p
 from analysis.run_folder import EvidenceCheck, Plan
@@ -42,7 +45,14 @@ class Verdict:
 
 
 def write(
-    plan: Plan, board: Leaderboard, check: EvidenceCheck, skills: Sequence[Skill] | None, ics: dict[str, IcEstimate]
+    plan: Plan,
+    board: Leaderboard,
+    check: EvidenceCheck,
+    skills: Sequence[Skill] | None,
+    ics: dict[str, IcEstimate],
+    honesty: Honesty,
+    left_out: LeftOut | None = None,
+    edges: Sequence[str] = (),
 ) -> Verdict:
     """Say what the run found.
 
@@ -52,18 +62,40 @@ def write(
         check: What of the evidence can be used.
         skills: The leader against naive forecasts; empty where evidence allows no comparison, None without evidence.
         ics: The leader's IC by horizon over all folds.
+        honesty: What may be claimed.
+        left_out: Trials that could not be compared; none: all could.
+        edges: Parameters whose best values lie at an end of their range, described.
     """
     sentences = [_tried(plan, board)]
     if board.leader is not None:
-        sentences += [_leads(board), _indistinct(board), _naive(skills), *_ic(ics), _selection(board)]
+        judged = claims.sentences(honesty)
+        sentences += [*judged, _leads(board), *_outside(board, honesty)]
+        sentences += [] if honesty.confidence is not None else [_indistinct(board)]
+        sentences += [_naive(skills), *_ic(ics), *([] if judged else [_selection(board)])]
     sentences.append(_vault(plan))
-    return Verdict(headline=_headline(board), sentences=sentences, warnings=_warnings(plan, board, check))
+    warnings = [*_warnings(plan, board, check), *claims.warnings(honesty, left_out or LeftOut()), *edges]
+    return Verdict(headline=_headline(board, honesty), sentences=sentences, warnings=warnings)
 
 
-def _headline(board: Leaderboard) -> str:
+def _outside(board: Leaderboard, honesty: Honesty) -> list[str]:
+    """Say where the order of the ranking and the confidence set disagree about the first place."""
+    leader = board.leader
+    if leader is None or honesty.confidence is None or leader.trial_id in honesty.members:
+        return []
+    p = honesty.p_by_trial.get(leader.trial_id)
+    why = "it could not be compared" if p is None else f"p = {p:.3f}"
+    return [
+        f"{leader.trial_id} leads by the order of the ranking but is not in the confidence set ({why}): "
+        "do not prefer it."
+    ]
+
+
+def _headline(board: Leaderboard, honesty: Honesty) -> str:
     leader, group = board.leader, board.indistinct
     if leader is None:
         return "No trial completed: there is nothing to rank."
+    if found := claims.headline(honesty):
+        return found
     if len(board.ranked) == 1:
         return f"{leader.trial_id} is the only complete trial: there is nothing to compare it with."
     if leader.is_tied:

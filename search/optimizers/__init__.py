@@ -60,6 +60,7 @@ UNTRAINABLE = (TrialState.INFEASIBLE, TrialState.OUT_OF_MEMORY, TrialState.DIVER
 TABLE: Mapping[str, str] = {
     "random": "search.optimizers.random_search:random_search",
     "grid": "search.optimizers.random_search:grid_search",
+    "evolutionary_bayesian": "search.optimizers.evolutionary_bayesian:evolutionary_bayesian",
     "tpe": "search.optimizers.optuna_samplers:tpe",
     "gp": "search.optimizers.optuna_samplers:gaussian_process",
     "cma_es": "search.optimizers.cma_es:cma_es",

@@ -10,37 +10,46 @@ from typing import Any, Protocol, cast
 
 from search.objective import Objective
 from search.table import build
-from search.trial import Decision, Trial
+from search.trial import Decision, Rung, Trial
 
 
 class StoppingRule(Protocol):
-    """The contract: a decision is a pure function of the trials shown."""
+    """The contract, that of optimizers: the journal prefix determines every decision, and `decide` changes nothing.
 
-    def decide(self, trial: Trial, others: Sequence[Trial]) -> Decision:
-        """Say whether the trial goes on after its newest observation.
+    A rule hears of every trial and keeps what it needs to compare, so that a decision costs the same after ten
+    thousand trials as after ten.
+    """
+
+    def tell(self, trial: Trial) -> None:
+        """Hear a trial at every change of it: proposed (running, no observations), observed, finished."""
+
+    def decide(self, trial: Trial) -> Decision:
+        """Say whether the trial goes on after its newest observation: a pure function of what was told before.
 
         Args:
-            trial: Running; its newest observation is the last one and is not that of the last rung.
-            others: Every other trial of the study, in order of number, as they are now.
+            trial: Running, with a newest observation that was not told yet and is not that of the last rung.
         """
 
 
 TABLE: Mapping[str, str] = {
     "none": "search.stopping.never:never",
     "asha": "search.stopping.asha:asha",
+    "hyperband": "search.stopping.hyperband:hyperband",
+    "fold_racing": "search.stopping.fold_racing:fold_racing",
 }
 """Name in a space file -> the function that makes it."""
 
 
-def make(name: str, *, objectives: Sequence[Objective], **settings: Any) -> StoppingRule:
+def make(name: str, *, objectives: Sequence[Objective], ladder: Sequence[Rung], **settings: Any) -> StoppingRule:
     """Make the stopping rule of this name.
 
     Args:
         name: Key of `TABLE`, or `module:function` of a rule that lives elsewhere.
         objectives: At least one; a rule with one metric looks at the first.
+        ladder: Rungs of a complete trial, in order.
         settings: Passed on to the rule.
 
     Raises:
         SpaceError: No rule has this name, or a setting is unknown or wrong.
     """
-    return cast(StoppingRule, build(TABLE, "search.stopping", name, objectives=objectives, **settings))
+    return cast(StoppingRule, build(TABLE, "search.stopping", name, objectives=objectives, ladder=ladder, **settings))

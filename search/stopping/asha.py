@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Sequence
 
 from search.objective import Objective
-from search.trial import Decision, Trial
+from search.trial import Decision, Rung, Trial
 
 
 class Asha:
@@ -30,19 +31,28 @@ class Asha:
         self.objective = objective
         self.min_folds = min_folds
         self.eta = eta
+        self._losses: dict[tuple[int, ...], list[float]] = {}
+        self._n_heard: dict[str, int] = {}
 
-    def decide(self, trial: Trial, others: Sequence[Trial]) -> Decision:
+    def tell(self, trial: Trial) -> None:
+        """Sort the trial in at every milestone that it has newly reached; its folds never change afterwards."""
+        folds = tuple(trial.by_fold())
+        for n in range(self._n_heard.get(trial.trial_id, 0) + 1, len(folds) + 1):
+            loss = self.objective.loss_on(folds[:n], trial) if self.is_milestone(n) else None
+            if loss is not None:
+                insort(self._losses.setdefault(folds[:n], []), loss)
+        self._n_heard[trial.trial_id] = len(folds)
+
+    def decide(self, trial: Trial) -> Decision:
         folds = tuple(trial.by_fold())
         if trial.observations[-1].share < 1.0 or not self.is_milestone(len(folds)):
             return Decision.CONTINUE
         own = self.objective.loss_on(folds, trial)
         if own is None:
             return Decision.CONTINUE
-        far = (other for other in others if len(other.observations) >= len(folds))
-        rivals = [loss for other in far if (loss := self.objective.loss_on(folds, other)) is not None]
+        rivals = self._losses.get(folds, [])
         n_kept = max(1, (len(rivals) + 1) // self.eta)
-        n_better = sum(loss < own for loss in rivals)
-        return Decision.CONTINUE if n_better < n_kept else Decision.STOP
+        return Decision.CONTINUE if bisect_left(rivals, own) < n_kept else Decision.STOP
 
     def is_milestone(self, n_folds: int) -> bool:
         """Say whether this number of complete folds is `min_folds` times a power of eta."""
@@ -52,6 +62,6 @@ class Asha:
         return milestone == n_folds
 
 
-def asha(*, objectives: Sequence[Objective], min_folds: int = 1, eta: int = 3) -> Asha:
+def asha(*, objectives: Sequence[Objective], ladder: Sequence[Rung], min_folds: int = 1, eta: int = 3) -> Asha:
     """Make the rule for the first objective."""
     return Asha(objectives[0], min_folds=min_folds, eta=eta)

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from search.objective import Objective
-from search.trial import Decision, Trial
+from search.trial import Decision, Rung, Trial
 
 
 class NeverStop:
     """Continue always."""
 
-    def decide(self, trial: Trial, others: Sequence[Trial]) -> Decision:
+    def tell(self, trial: Trial) -> None:
+        """Learn nothing."""
+
+    def decide(self, trial: Trial) -> Decision:
         return Decision.CONTINUE
 
 
-def never(*, objectives: Sequence[Objective]) -> NeverStop:
-    """Make the rule; it looks at no objective."""
+def never(*, objectives: Sequence[Objective], ladder: Sequence[Rung]) -> NeverStop:
+    """Make the rule; it looks at neither."""
     return NeverStop()

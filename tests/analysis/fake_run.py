@@ -71,12 +71,15 @@ def config(generator: np.random.Generator) -> dict[str, Any]:
     return point | ({"moe_n_experts": int(generator.choice([2, 4, 8]))} if has_experts else {})
 
 
-def fold_evidence(generator: np.random.Generator, fold: int, skill: float, shocks: np.ndarray) -> pl.DataFrame:
+def fold_evidence(
+    generator: np.random.Generator, fold: int, skill: float, shocks: np.ndarray, level: float = 1.0
+) -> pl.DataFrame:
     n = 126
     start = datetime(2006 + fold // 2, 1 + 6 * (fold % 2), 1, 21, tzinfo=UTC)
     target = shocks[fold]
     prediction = skill * target + 0.004 * generator.standard_normal(n)
-    loss = (target - prediction) ** 2 * 1e4
+    loss = (target - prediction) ** 2
+    loss *= level / loss.mean()
     return pl.DataFrame(
         {
             "timestamp": [start + timedelta(days=k) for k in range(n)],
@@ -138,6 +141,8 @@ def write(
         folder = run_dir / "evidence" / trial_id
         for fold in range(seen):
             folder.mkdir(parents=True, exist_ok=True)
-            fold_evidence(generator, fold, 0.05, shocks).write_parquet(folder / f"fold-{fold:02d}.parquet")
+            fold_evidence(generator, fold, 0.05, shocks, losses[fold]).write_parquet(
+                folder / f"fold-{fold:02d}.parquet"
+            )
     write_tables(run_dir, trials, folds)
     return run_dir

@@ -41,7 +41,15 @@ def well(given):
     try:
         for index, (fold, share) in enumerate(given.ladder):
             metrics = {"val_loss": np.float32(0.5), "ic": 1}
-            yield RungReport(rung=index, fold=fold, share=share, metrics=metrics, n_scored=np.int64(9), seconds=0.25)
+            yield RungReport(
+                rung=index,
+                fold=fold,
+                share=share,
+                metrics=metrics,
+                n_scored=np.int64(9),
+                seconds=0.25,
+                blocks=(np.float64(0.25), 0.75),
+            )
     finally:
         closed.append(given.trial_id)
 
@@ -109,6 +117,7 @@ def test_each_step_reports_one_rung_in_plain_numbers():
             "metrics": {"val_loss": 0.5, "ic": 1.0},
             "n_scored": 9,
             "seconds": 0.25,
+            "blocks": [0.25, 0.75],
         },
         "is_last": False,
     }

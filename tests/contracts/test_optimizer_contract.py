@@ -27,13 +27,14 @@ from tests.search.toy_search import OBJECTIVES, ONE_POINT, SMOOTH, SPACE, loss_o
 
 OPTIMIZERS = {
     "random": {},
+    "evolutionary_bayesian": {"n_startup": 2},
     "qmc": {},
     "tpe": {"n_startup": 5},
     "gp": {"n_startup": 5},
     "cma_es": {},
     "nsga2": {},
 }
-N_TO_LEARN = {"tpe": 60, "gp": 18, "cma_es": 80, "nsga2": 160}
+N_TO_LEARN = {"evolutionary_bayesian": 20, "tpe": 60, "gp": 18, "cma_es": 80, "nsga2": 160}
 ENDINGS = (
     TrialState.COMPLETE,
     TrialState.STOPPED,
@@ -210,7 +211,7 @@ def proposals_left_of_zero(state: TrialState) -> int:
     return sum(optimizer.ask(60, seed).config["x"] < 0 for seed in range(60))
 
 
-@pytest.mark.parametrize("name", ["tpe", "gp", "nsga2"])
+@pytest.mark.parametrize("name", ["evolutionary_bayesian", "tpe", "gp", "nsga2"])
 @pytest.mark.requirement("SEARCH-19")
 def test_two_objectives(name: str) -> None:
     objectives = (Objective("val_loss"), Objective("ic", "max"))
@@ -238,6 +239,7 @@ def test_a_grid_visits_every_point_once() -> None:
         ("grid", SMOOTH, {}, "expected discrete parameters, found continuous x, y"),
         ("tpe", SMOOTH, {"n_start": 3}, "n_start"),
         ("cma_es", SMOOTH, {"sigma": 0.0}, "sigma above 0"),
+        ("evolutionary_bayesian", SMOOTH, {"n_elites": 0}, "n_elites: expected at least 1, found 0"),
     ],
 )
 def test_wrong_names_and_settings_are_refused(
@@ -249,7 +251,7 @@ def test_wrong_names_and_settings_are_refused(
 
 def test_two_hundred_parameters() -> None:
     space = Space({f"p{k}": Float(low=0.0, high=1.0) for k in range(200)})
-    for name in ("random", "qmc", "tpe", "cma_es"):
+    for name in ("random", "qmc", "tpe", "cma_es", "evolutionary_bayesian"):
         optimizer = make(name, space)
         for number in range(8):
             optimizer.tell(replace(as_trial(number, optimizer.ask(number, number)), state=TrialState.FAILED))

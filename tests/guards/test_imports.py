@@ -20,7 +20,7 @@ ALLOWED = {
 }
 VENDORS = {
     "ray": ("cluster/",),
-    "optuna": ("search/optimizers/optuna_samplers.py",),
+    "optuna": ("search/optimizers/optuna_samplers.py", "search/optimizers/evolutionary_sampler.py"),
     "deepspeed": ("trainables/training/deepspeed_engine.py",),
     "mlflow": ("analysis/mlflow_tracker.py",),
     "mamba_ssm": ("trainables/ops/scan/fused.py",),

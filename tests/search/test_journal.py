@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -230,3 +231,46 @@ def test_nothing_acknowledged_is_lost_when_the_writer_is_killed(path: Path) -> N
         assert written == list(range(1, len(written) + 1))
         assert len(written) - acknowledged in (0, 1)  # the last may be committed and not yet printed
         acknowledged = len(written)
+
+
+# Groups: several events, one wait for the disk.
+
+
+def test_a_group_is_on_disk_when_it_ends_and_not_before(path: Path) -> None:
+    with Journal.create(path, HEADER) as journal:
+        journal.append("alone", {})
+        with journal.group():
+            first, second = journal.append("a", {"n": 1}), journal.append("b", {"n": 2})
+            with Journal.read(path) as other:
+                assert len(list(other.events())) == 1
+        with Journal.read(path) as other:
+            assert list(other.events())[1:] == [first, second]
+        journal.append("alone", {})
+    with Journal.read(path) as other:
+        assert [event.seq for event in other.events()] == [1, 2, 3, 4]
+
+
+def test_a_group_whose_block_raises_keeps_what_was_told(path: Path) -> None:
+    with Journal.create(path, HEADER) as journal:
+        with suppress(KeyError), journal.group():
+            journal.append("told", {})
+            raise KeyError
+        journal.append("after", {})
+        assert [event.kind for event in journal.events()] == ["told", "after"]
+
+
+def test_a_group_inside_a_group_and_a_group_of_a_reader_are_refused(path: Path) -> None:
+    with Journal.create(path, HEADER) as journal, journal.group():
+        with pytest.raises(JournalError, match="no group of events inside another"), journal.group():
+            pass
+    with Journal.read(path) as reader, pytest.raises(JournalError, match="read only"), reader.group():
+        pass
+
+
+def test_a_group_is_fenced_like_a_single_event(path: Path) -> None:
+    with Journal.create(path, HEADER) as journal:
+        tamper(path, "UPDATE lease SET token='other'")
+        with pytest.raises(JournalError, match="taken over"), journal.group():
+            raise AssertionError("not reached")
+        with pytest.raises(JournalError, match="taken over"):
+            journal.append("kind", {})

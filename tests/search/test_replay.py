@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from cluster.simulated import simulate
+from cluster.synthetic_tables import SyntheticTable, World
 from search.errors import JournalError
 from search.journal import Journal
 from search.replay import main, replay
@@ -68,6 +70,32 @@ def test_a_search_replays_identically(tmp_path: Path, optimizer: str, capsys: py
     n_proposals, n_decisions = kinds.count("proposed"), kinds.count("observed")
     assert n_proposals >= 18
     assert capsys.readouterr().out == f"replayed {n_proposals} proposals and {n_decisions} decisions: identical\n"
+
+
+@pytest.mark.parametrize("rule", ["none", "asha", "hyperband", "fold_racing"])
+@pytest.mark.requirement("REPRO-1")
+def test_every_stopping_rule_replays_identically(tmp_path: Path, rule: str) -> None:
+    """40 trials with three workers, killed twice; every rule that drops trials drops some of them."""
+    table = SyntheticTable(3, World(n_folds=5, noise=0.5))
+    arguments: dict[str, Any] = {
+        "space": table.space,
+        "ladder": table.ladder,
+        "optimizer": "random",
+        "stopping": rule,
+        "n_trials": 40,
+        "limits": {"patience": 39},
+    }
+    path = tmp_path / "journal.sqlite"
+    with Study.create(path, **arguments) as study:
+        simulate(study, table, n_workers=3, most_folds=30)
+    for budget in (30, 200):
+        with Study.resume(path, **arguments) as study:
+            simulate(study, table, n_workers=3, most_folds=budget)
+            n_stopped = study.counts()[TrialState.STOPPED]
+    found = replay(path)
+    assert found.difference is None
+    assert found.n_proposals == 40
+    assert (n_stopped > 0) == (rule != "none")
 
 
 @pytest.mark.requirement("REPRO-1")

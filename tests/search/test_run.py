@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import polars as pl
@@ -63,7 +64,7 @@ def test_a_search_leaves_a_complete_run_folder_and_its_mirror(whole_run: Path) -
     assert plan["marks"].keys() >= {"iv", "chain"}
     assert plan["data_snapshot"]
     assert {p.name for p in (whole_run / "evidence").iterdir()} == set(trials["trial_id"])
-    with sqlite3.connect(whole_run / "mlflow.db") as database:
+    with closing(sqlite3.connect(whole_run / "mlflow.db")) as database:
         rows = database.execute(
             "SELECT key, value FROM tags WHERE key IN ('state', 'mark.iv', 'data_snapshot')"
         ).fetchall()
@@ -81,7 +82,7 @@ def test_a_search_that_is_killed_and_resumed_ends_as_one_left_alone(whole_run: P
     while time.monotonic() < deadline and n_observed(run_dir) < 3:
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
-    process.wait(timeout=20)
+    process.communicate(timeout=20)
     assert 3 <= n_observed(run_dir)
     assert not (run_dir / "trials.parquet").exists(), "the search ended before it was killed"
     resumed = search("search/run.py", "--resume", run_dir)
@@ -96,7 +97,7 @@ def n_observed(run_dir: Path) -> int:
     if not journal.exists():
         return 0
     try:
-        with sqlite3.connect(f"file:{journal}?mode=ro", uri=True) as connection:
+        with closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True)) as connection:
             return int(connection.execute("SELECT count(*) FROM events WHERE kind = 'observed'").fetchone()[0])
     except sqlite3.OperationalError:
         return 0

@@ -4,7 +4,7 @@ import json
 import math
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -232,6 +232,38 @@ def test_listeners_hear_every_event_after_its_commit(path: Path) -> None:
         assert study.stop_reason == "enough"
     assert heard[0] == ("proposed", "running")
     assert heard[-2:] == [("observed", "complete"), ("stopped", None)]
+
+
+def test_calls_made_together_decide_as_calls_made_alone_and_are_heard_when_they_are_on_disk(path: Path) -> None:
+    heard: list[int] = []
+
+    def listener(event: Event, trial: Trial | None) -> None:
+        assert len(kinds(path)) >= event.seq
+        heard.append(event.seq)
+
+    with study_at(path) as study:
+        study.subscribe(listener)
+        with study.together():
+            trials = [study.next() for _ in range(3)]
+            states = [run_trial(study, trial, losses_of(trial)) for trial in trials]
+            assert heard == []
+        assert heard == list(range(1, len(kinds(path)) + 1))
+        with suppress(ProtocolError), study.together():
+            study.next()
+            study.started("t9999")
+        assert heard == list(range(1, len(kinds(path)) + 1))
+    with study_at(path.with_name("alone.sqlite")) as study:
+        assert [study.next().trial_id for _ in range(3)] == [trial.trial_id for trial in trials]
+        assert [run_trial(study, study.trials[t.trial_id], losses_of(t)) for t in trials] == states
+
+
+def test_a_study_in_memory_searches_like_one_on_disk(path: Path) -> None:
+    with study_at(path) as study:
+        run_all(study)
+        on_disk = dict(study.trials)
+    with Study.in_memory(**ARGUMENTS) as study:
+        run_all(study)
+        assert dict(study.trials) == on_disk
 
 
 # Resume (SEARCH-15).

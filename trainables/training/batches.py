@@ -43,9 +43,10 @@ class StepPlan:
         """
         n_runs = len(rows) // run_length
         if n_runs < accum_steps:
+            runs = "training rows" if run_length == 1 else f"runs of {run_length} training rows"
             raise ValueError(
-                f"accum_steps: expected at most as many micro-batches as runs of {run_length} training rows "
-                f"({n_runs}), found {accum_steps}; lower it"
+                f"accum_steps: expected at most as many micro-batches as {runs} ({n_runs}), "
+                f"found {accum_steps}; lower it"
             )
         if batch_size < run_length:
             raise ValueError(

@@ -157,13 +157,17 @@ def _parse(place: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Checkpoin
         groups.setdefault(group, {})[name] = tensor
     weights, random = groups.pop("weights"), groups.pop("random")
     return Checkpoint(
-        report=RungReport(**place["report"]),
+        report=_report(place["report"]),
         step=place["step"],
-        completed=tuple(RungReport(**report) for report in place["completed"]),
+        completed=tuple(_report(report) for report in place["completed"]),
         engine=EngineState(weights=weights, moments=groups, updates=place["updates"]),
         random=random,
         stability=place["stability"],
     )
+
+
+def _report(body: Mapping[str, Any]) -> RungReport:
+    return RungReport(**{**body, "blocks": tuple(body.get("blocks", ()))})
 
 
 def _differences(found: Any, expected: Any, path: str = "") -> list[str]:

@@ -52,6 +52,23 @@ def score_metrics(score: Score) -> dict[str, float]:
     return {"val_loss": float(np.mean(score.loss, dtype=np.float64)), **finite_metrics}
 
 
+N_BLOCKS = 16
+"""Stretches that a fold's scored timestamps are cut into: enough for a long-run variance, few enough to report."""
+
+
+def loss_blocks(loss: NDArray[np.float32]) -> tuple[float, ...]:
+    """Return the means of a fold's losses over 16 stretches of scored timestamps, equal but for one row (SEARCH-14).
+
+    Args:
+        loss: (n,) in time order, the same timestamps for all trials.
+
+    Returns:
+        Fewer than 16 where there are fewer rows; nine digits, as many as float32 losses have.
+    """
+    stretches = np.array_split(np.asarray(loss, dtype=np.float64), min(N_BLOCKS, len(loss)))
+    return tuple(float(f"{stretch.mean():.9g}") for stretch in stretches)
+
+
 def sample_rows(rows: NDArray[np.int64], n: int, fold: int) -> NDArray[np.int64]:
     """Return at most `n` of `rows` in time order: the same for all trials with these rows, whatever their seed."""
     if len(rows) <= n:

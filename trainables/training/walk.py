@@ -20,6 +20,7 @@ from trainables.data.loader import load_times
 from trainables.protocol import Assignment, RungReport
 from trainables.training.artifact import save_model, save_training_metrics
 from trainables.training.checkpoint import Checkpoint, newest_checkpoint, write_checkpoint
+from trainables.training.evaluation import loss_blocks
 from trainables.training.evidence import write_evidence
 from trainables.training.family import Family
 from trainables.training.fold import Assessment, FoldTraining
@@ -102,6 +103,7 @@ def run_trial(assignment: Assignment) -> Iterator[RungReport]:
                 metrics={**assessment.metrics, **objective},
                 n_scored=len(training.scored_time),
                 seconds=time.perf_counter() - started,
+                blocks=loss_blocks(assessment.score.loss),
             )
             completed = (*completed, report) if share >= 1.0 else completed
             _keep(walk, training, assessment, report, completed)

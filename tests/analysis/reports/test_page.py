@@ -14,6 +14,10 @@ from tests.analysis import fake_run
 from tests.analysis.reports.test_leaderboard import loss, run_of
 from tests.analysis.test_run_folder import row
 
+FIGURES = {
+    *("leaderboard", "confidence", "folds", "flatness", "pareto", "calibration", "ic_horizon", "ic_time"),
+    *("importance", "slices", "parallel", "stability", "history", "lineage", "cost"),
+}
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
@@ -36,7 +40,7 @@ def without_plotly(html: str) -> str:
 @pytest.mark.requirement("RANK-2")
 def test_every_figure_has_its_place_and_its_data(html):
     figures = json.loads(re.search(r"const figures = (.*);\n", without_plotly(html)).group(1))
-    assert set(figures) == {"leaderboard", "folds", "flatness", "pareto", "parallel", "history"}
+    assert set(figures) == FIGURES
     for name in figures:
         assert f'id="{name}"' in html
         assert figures[name]["data"]
@@ -142,4 +146,94 @@ def test_a_browser_draws_all_figures(run, tmp_path):
     command += ["--virtual-time-budget=8000", "--dump-dom", (run.path / "report.html").resolve().as_uri()]
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     drawn = set(re.findall(r'<div class="plot js-plotly-plot" id="(\w+)"', dom))
-    assert drawn == {"leaderboard", "folds", "flatness", "pareto", "parallel", "history"}
+    assert drawn == FIGURES
+
+
+def spoil(run_dir, function):
+    for file in run_dir.glob("evidence/*/fold-*.parquet"):
+        function(pl.read_parquet(file)).write_parquet(file)
+    return RunFolder(run_dir)
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (lambda frame: frame.with_columns(prediction_1d=pl.lit(0.0, pl.Float32)), "Their forecast never changes"),
+        (lambda frame: frame.with_columns(loss=pl.lit(1.0, pl.Float32)), "their loss never changes"),
+        (lambda frame: frame.drop("prediction_1d", "scale_1d"), "holds nothing naive to compare them with"),
+        (lambda frame: frame.head(3), "<h1>"),
+        (lambda frame: frame.drop("loss"), "evidence cannot be used"),
+    ],
+    ids=["constant prediction", "constant loss", "loss only", "three rows", "no loss"],
+)
+def test_poor_evidence_has_a_page_that_says_so(tmp_path, function, words):
+    run = spoil(fake_run.write(tmp_path / "run", states=("complete",) * 4), function)
+    assert words in page.render(run, leaderboard.build(run))
+
+
+@pytest.mark.parametrize(
+    ("states", "n_folds"),
+    [
+        (("complete",), 6),
+        (("complete",) * 3, 1),
+        (("stopped",) * 4, 6),
+        (("failed", "diverged"), 6),
+        (("complete",) * 2, 2),
+    ],
+    ids=["one trial", "one fold", "all stopped", "all failed", "two and two"],
+)
+def test_small_runs_have_a_page_without_a_winner(tmp_path, states, n_folds):
+    run = RunFolder(fake_run.write(tmp_path / "run", states=states, n_folds=n_folds))
+    html = without_plotly(page.render(run, leaderboard.build(run)))
+    headline = re.search(r"<h1>(.*)</h1>", html).group(1)
+    assert headline.startswith(
+        ("No winner", "No single winner", "No trial completed", "t0000, the only complete trial, beats")
+    )
+    assert not re.search(r"\b(nan|None)\b", html[html.index("<h1>") : html.index("</ul>")])
+
+
+@pytest.mark.requirement("SEARCH-17")
+def test_the_page_says_how_much_of_the_best_is_luck(html):
+    text = without_plotly(html)
+    for words in (
+        "deflated z of the lowest loss",
+        "best against the median trial",
+        "35 started",
+        "backtest overfitting",
+    ):
+        assert words in text
+
+
+@pytest.mark.requirement("ANALYSIS-12")
+def test_the_page_diagnoses_overfitting(tmp_path):
+    run = RunFolder(fake_run.write(tmp_path / "run", states=("complete",) * 5))
+    folds = run.folds.with_columns(
+        value=pl.when(pl.col("metric") == "train_loss").then(pl.lit(0.2)).otherwise(pl.col("value"))
+    )
+    folds.write_parquet(run.path / "folds.parquet")
+    run = RunFolder(run.path)
+    html = without_plotly(page.render(run, leaderboard.build(run)))
+    assert re.search(r"<td>overfitting</td><td class=\"number\">5</td>", html)
+
+
+def test_best_trials_at_the_end_of_a_range_are_warned_of(tmp_path):
+    run_dir = fake_run.write(tmp_path / "run", states=("complete",) * 20)
+    trials = pl.read_parquet(run_dir / "trials.parquet").sort("metric.val_loss")
+    rates = [9.9e-3] * 10 + [1e-4 * (1 + k) for k in range(10)]
+    trials.with_columns(pl.Series("param.lr", rates), pl.lit(1).alias("metric.val_loss.se") * 0.0).write_parquet(
+        run_dir / "trials.parquet"
+    )
+    (run_dir / "space.yaml").write_text("parameters:\n  lr: {type: float, low: 1e-5, high: 1e-2, log: true}\n")
+    html = page.render(RunFolder(run_dir), leaderboard.build(RunFolder(run_dir)))
+    assert "the best 5 trials have lr at its upper end (0.01)" in html
+    (run_dir / "space.yaml").write_text("parameters:\n  lr: {type: float, low: 1e-5, high: 1.0, log: true}\n")
+    assert "Edge of the range" not in page.render(RunFolder(run_dir), leaderboard.build(RunFolder(run_dir)))
+    (run_dir / "space.yaml").write_text("parameters: [\n")
+    assert "<h1>" in page.render(RunFolder(run_dir), leaderboard.build(RunFolder(run_dir)))
+
+
+def test_an_evidence_file_of_a_newer_plan_is_refused(tmp_path):
+    run_dir = fake_run.write(tmp_path / "run", states=("complete",))
+    plan = json.loads((run_dir / "plan.json").read_text()) | {"format": 99}
+    (run_dir / "plan.json").write_text(json.dumps(plan))
+    assert report.main([str(run_dir)]) == 2

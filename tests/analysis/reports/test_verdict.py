@@ -4,6 +4,7 @@ import pytest
 
 from analysis.measures.ic import IcEstimate
 from analysis.reports import leaderboard, verdict
+from analysis.reports.honesty import Honesty
 from analysis.reports.skill import Skill
 from analysis.run_folder import EvidenceCheck, RunFolder
 from tests.analysis import fake_run
@@ -14,7 +15,8 @@ WHOLE = EvidenceCheck(n_expected=2, missing=(), broken=())
 
 
 def written(run, skills=None, ics=None, check=WHOLE):
-    found = verdict.write(run.plan, leaderboard.build(run), check, skills, ics or {})
+    silent = Honesty(finding="nothing")
+    found = verdict.write(run.plan, leaderboard.build(run), check, skills, ics or {}, silent)
     return found.headline, " ".join(found.sentences), " ".join(found.warnings)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from trainables.training.batches import Windows
-from trainables.training.evaluation import sample_rows, score_metrics, training_metrics
+from trainables.training.evaluation import loss_blocks, sample_rows, score_metrics, training_metrics
 from trainables.training.evidence import write_evidence
 from trainables.training.family import Score
 
@@ -34,7 +34,11 @@ def test_flatness_is_the_top_eigenvalue_over_the_loss():
     )
     metrics = training_metrics(QuadraticFamily(), None, Quadratic(), windows, np.arange(9), flatness_steps=4)
     loss = 0.5 * (1 * 1**2 + 3 * 2**2)
-    assert metrics == {"train_loss": pytest.approx(loss), "flatness": pytest.approx(3 / loss, rel=1e-3)}
+    assert metrics == {
+        "train_loss": pytest.approx(loss),
+        "flatness": pytest.approx(3 / loss, rel=1e-3),
+        "flatness_adaptive": pytest.approx(3 * 2**2 / loss, rel=1e-3),  # diag(w) H diag(w) at w = (1, 2)
+    }
     without = training_metrics(QuadraticFamily(), None, Quadratic(), windows, np.arange(9), flatness_steps=0)
     assert without == {"train_loss": pytest.approx(loss)}
 
@@ -64,3 +68,13 @@ def test_evidence_of_unequal_lengths_is_refused_and_nothing_is_written(tmp_path)
     with pytest.raises(ValueError, match=r"evidence\.loss: expected 5 rows, found 4"):
         write_evidence(tmp_path / "fold-00.parquet", np.arange(5), score, {})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.requirement("SEARCH-14")
+def test_blocks_are_means_over_equal_stretches_in_time_order():
+    loss = np.arange(32, dtype=np.float32)
+    assert loss_blocks(loss) == tuple(2 * k + 0.5 for k in range(16))
+    assert loss_blocks(loss[:3]) == (0.0, 1.0, 2.0)
+    odd = np.random.default_rng(1).random(1000, dtype=np.float32)
+    assert len(loss_blocks(odd)) == 16
+    assert loss_blocks(odd)[0] == pytest.approx(odd[:63].mean(dtype=np.float64), rel=1e-8)

@@ -64,6 +64,8 @@ def test_every_rung_reports_the_measures_of_its_fold(tmp_path):
         assert ("flatness" in report.metrics) == (report.share == 1.0)
         assert all(np.isfinite(v) for v in report.metrics.values())
         assert report.n_scored > 30
+        assert len(report.blocks) == 16
+        assert np.mean(report.blocks) == pytest.approx(report.metrics["val_loss"], rel=0.2)
     assert reports[1].metrics["val_loss"] < reports[0].metrics["val_loss"]
     assert reports[1].metrics["ic"] > 0.5
 

@@ -1,0 +1,124 @@
+"""Controller seconds per trial: no-op trials through the study, with its stopping decisions and its durable journal.
+
+`python benchmarks/overhead.py --trials 100 1000 10000 --rule asha --optimizer random` prints one line of JSON a size:
+mean milliseconds of controller time per trial over the whole search and over its first and last tenth (flat means that
+these two agree), events committed, durable trials a second, and the growth of this process' memory. No trial trains
+anything; with `--batch N`, N trials run side by side and report together, as from workers that train several trials at
+once: `Study.together` then waits once for the disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import resource
+import tempfile
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from search.space import Choice, Float, Int, Space
+from search.study import Study
+from search.trial import Decision, Observation, Trial, ladder
+
+SPACE = Space(
+    {
+        "lr": Float(low=1e-5, high=1e-1, log=True),
+        "width": Int(low=4, high=1024, log=True),
+        "depth": Int(low=1, high=8),
+        "kind": Choice(choices=("ssm", "attention", "mlp")),
+        "heads": Int(low=1, high=8, when={"kind": "attention"}),
+    }
+)
+N_FOLDS, N_BLOCKS = 9, 16
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trials", type=int, nargs="+", default=[100, 1000, 10000])
+    parser.add_argument("--rule", default="asha")
+    parser.add_argument("--optimizer", default="random")
+    parser.add_argument("--folder", type=Path, default=None, help="where the journal goes; default: a temporary folder")
+    parser.add_argument("--batch", type=int, default=1, help="trials that report together")
+    given = parser.parse_args()
+    for n_trials in given.trials:
+        with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+            found = measure(Path(folder), n_trials, given.rule, given.optimizer, given.batch)
+            print(json.dumps(found), flush=True)
+
+
+def measure(folder: Path, n_trials: int, rule: str, optimizer: str, batch: int) -> dict[str, Any]:
+    """Run one search of no-op trials and return its figures."""
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seconds: list[float] = []
+    study = Study.create(
+        folder / "journal.sqlite",
+        space=SPACE,
+        ladder=ladder(N_FOLDS),
+        n_trials=n_trials,
+        optimizer=optimizer,
+        stopping=rule,
+        seed=1,
+    )
+    with study:
+        began = time.perf_counter()
+        while not study.is_done:
+            before = time.perf_counter()
+            n_done = run(study, batch)
+            study.best()
+            seconds += [(time.perf_counter() - before) / n_done] * n_done
+        wall = time.perf_counter() - began
+        n_events = sum(1 for _ in study.events())
+    tenth = max(1, n_trials // 10)
+    return {
+        "rule": rule,
+        "optimizer": optimizer,
+        "trials": n_trials,
+        "batch": batch,
+        "ms_per_trial": round(1e3 * wall / n_trials, 3),
+        "ms_first_tenth": round(1e3 * float(np.mean(seconds[:tenth])), 3),
+        "ms_last_tenth": round(1e3 * float(np.mean(seconds[-tenth:])), 3),
+        "events": n_events,
+        "trials_per_second": round(n_trials / wall, 1),
+        "memory_grown_mib": round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1024, 1),
+    }
+
+
+def run(study: Study, batch: int) -> int:
+    """Run up to `batch` trials side by side until the study has stopped each of them; return their number."""
+    with study.together() if batch > 1 else nullcontext():
+        trials = [trial for _ in range(batch) if (trial := study.next()) is not None]
+        running = [(trial, study.started(trial.trial_id)) for trial in trials]
+    rung = 0
+    while running:
+        with study.together() if batch > 1 else nullcontext():
+            running = [
+                (trial, attempt)
+                for trial, attempt in running
+                if study.observe(trial.trial_id, report(trial, rung), attempt) is Decision.CONTINUE
+            ]
+        rung += 1
+    return len(trials)
+
+
+def report(trial: Trial, rung: int) -> Observation:
+    """Return a report of one fold: a loss in closed form with noise."""
+    noise = np.random.default_rng((trial.seed, rung)).normal(size=N_BLOCKS)
+    blocks = (math.log10(trial.config["lr"]) + 3) ** 2 + 0.5 * noise + 0.5 * noise.mean()
+    return Observation(
+        rung=rung,
+        fold=rung,
+        share=1.0,
+        metrics={"val_loss": float(blocks.mean())},
+        n_scored=250,
+        seconds=0.0,
+        blocks=tuple(blocks.tolist()),
+    )
+
+
+if __name__ == "__main__":
+    main()

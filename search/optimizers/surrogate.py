@@ -1,0 +1,216 @@
+"""What evolution asks before it spends a trial: how good a config will be, and whether it can be trained at all.
+
+Both answers come from Gaussian processes over at most a few hundred results. Their kernels are fitted when the number
+of results passes fixed marks, from exactly the results up to the mark: so a search that was resumed and heard the same
+has the same kernels, whether or not it asked in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_ndtr
+
+from search.optimizers.experience import Experience, Results, last_mark
+from search.optimizers.gaussian_process import (
+    GaussianProcess,
+    Kernel,
+    Prior,
+    fit_kernel,
+    initial_kernel,
+    log_expected_improvement,
+    squared_distances,
+)
+from search.optimizers.genome import Array, Genome
+from search.optimizers.scalarisation import scalarised
+
+FIT_STEPS = 40
+"""Most steps of L-BFGS; the fit starts at the mode of the prior."""
+LARGEST_ERROR = 1e3
+"""Standard errors of a result beyond this, in units of the spread of all, count as this: it says nothing anyway."""
+LEAST_TO_JUDGE = 20
+"""With fewer results left-out predictions say too little to turn the surrogate off."""
+
+
+class Target(NamedTuple):
+    """What a process is fitted to: mean 0, variance 1, smaller is better; and the variances of these values."""
+
+    values: Array
+    variances: Array
+
+
+def plain(losses: Array, variances: Array) -> Target:
+    """Return losses without their far tail: beyond three quartile ranges above the middle half they count as there.
+
+    Source of the fence: Tukey (1977), "Exploratory data analysis", chapter 2 (outer fence).
+    """
+    low, high = np.quantile(losses, [0.25, 0.75])
+    fenced = np.minimum(losses, high + 3 * (high - low)) if high > low else losses
+    return _standard(fenced, np.ones_like(losses), variances)
+
+
+def log_gap(losses: Array, variances: Array) -> Target:
+    """Return the softened logarithm of the distance to the best, in units of the median's: the near end counts more."""
+    gap = losses - losses.min()
+    unit = float(np.median(gap)) or 1.0
+    return _standard(np.log(gap / unit + SOFTENING), 1 / (gap + SOFTENING * unit), variances)
+
+
+SOFTENING = 0.4
+"""Smallest distance to the best that `log_gap` tells from none, in units of the median's; by benchmarks/RESULTS.md."""
+VIEWS: Mapping[str, Callable[[Array, Array], Target]] = {"plain": plain, "log": log_gap}
+"""Ways to see losses. Which is best differs from problem to problem, so proposals take turns at random."""
+
+
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """A surrogate that is ready to judge candidates.
+
+    Args:
+        genome: Of the space.
+        losses: Process of the losses, running trials at their predicted values.
+        failures: Process of 1 (could not be trained) or 0, less their mean, and that mean; None where all could be.
+        results: The (n,) results that it holds.
+        means: (n,) loss that it expects of each, were it complete.
+        explains: Whether it predicted left-out results better than their mean does.
+    """
+
+    genome: Genome
+    losses: GaussianProcess
+    failures: tuple[GaussianProcess, float] | None
+    results: Results
+    means: Array
+    explains: bool
+
+    def score(self, genes: Array) -> Array:
+        """Return the log of the expected improvement times the chance that the config can be trained, (m,)."""
+        mean, deviation = self.losses.predict(inputs(self.genome, genes))
+        return log_expected_improvement(mean, deviation, float(self.means.min())) + self.log_trainable(genes)
+
+    def log_trainable(self, genes: Array) -> Array:
+        """Return the log of the chance that each config can be trained, (m,)."""
+        if self.failures is None:
+            return np.zeros(len(genes))
+        process, base = self.failures
+        mean, deviation = process.predict(inputs(self.genome, genes))
+        return np.asarray(log_ndtr((0.5 - base - mean) / np.maximum(deviation, 0.05)))
+
+
+class Surrogate:
+    """Makes screens; of what it was asked before it remembers fitted kernels only.
+
+    Args:
+        experience: What was told.
+        n_points: Most results that a process holds.
+        n_first: Results before the first fit.
+        prior: What is believed of kernels.
+    """
+
+    def __init__(self, experience: Experience, *, n_points: int, n_first: int, prior: Prior) -> None:
+        self.experience, self.genome = experience, experience.genome
+        self._n_points, self._n_first, self._prior = n_points, n_first, prior
+        self._groups = np.append(self.genome.groups, self.genome.n_genes).astype(np.intp)
+        self._kernels: dict[str, tuple[tuple[int, int], tuple[Kernel, bool]]] = {}
+
+    def screen(self, view: str, weights: Array) -> Screen:
+        """Return a surrogate of all that was told.
+
+        Args:
+            view: Key of `VIEWS`.
+            weights: (n_objectives,) of the losses.
+        """
+        mark = last_mark(self.experience.n_finished, self._n_first)
+        kernel, explains = self._remembered(view, (mark, 0), self._loss_kernel)
+        results, target = self._seen(self.experience.results(), view, weights)
+        x = inputs(self.genome, results.genes, results.progress)
+        process = self._process(x, target, kernel)
+        means = process.mean(inputs(self.genome, results.genes))
+        running = self.experience.running()[-self._n_points :]
+        if len(running):
+            pending = inputs(self.genome, running)
+            values = np.concatenate([target.values, process.mean(pending)])
+            variances = np.concatenate([target.variances, np.zeros(len(running))])
+            process = self._process(np.vstack([x, pending]), Target(values, variances), kernel)
+        return Screen(self.genome, process, self._failures(mark), results, means, explains)
+
+    def _seen(self, results: Results, view: str, weights: Array) -> tuple[Results, Target]:
+        """Return the results that a process holds, and their losses as it sees them."""
+        losses, variances = scalarised(results.losses, results.variances, weights)
+        rows = telling_rows(self.genome, results, losses, self._n_points)
+        return results.taken(rows), VIEWS[view](losses[rows], variances[rows])
+
+    def _remembered(
+        self, name: str, marks: tuple[int, int], fit: Callable[[str, tuple[int, int]], tuple[Kernel, bool]]
+    ) -> tuple[Kernel, bool]:
+        if name not in self._kernels or self._kernels[name][0] != marks:
+            self._kernels[name] = marks, fit(name, marks)
+        return self._kernels[name][1]
+
+    def _loss_kernel(self, view: str, marks: tuple[int, int]) -> tuple[Kernel, bool]:
+        n_objectives = len(self.experience.objectives)
+        equal = np.full(n_objectives, 1 / n_objectives)
+        results, target = self._seen(self.experience.results(marks[0]), view, equal)
+        x = inputs(self.genome, results.genes, results.progress)
+        kernel = self._fitted(x, target)
+        if len(results) < LEAST_TO_JUDGE:
+            return kernel, True
+        left_out, _ = self._process(x, target, kernel).left_out()
+        return kernel, float(np.square(left_out - target.values).mean()) < 1.0
+
+    def _failures(self, mark: int) -> tuple[GaussianProcess, float] | None:
+        n_bad = self.experience.n_untrainable
+        if n_bad == 0:
+            return None
+        marks = mark, last_mark(n_bad, 1)
+        kernel, _ = self._remembered("failures", marks, lambda _, at: (self._fitted(*self._labelled(*at)[:2]), True))
+        x, target, base = self._labelled(None, None)
+        return self._process(x, target, kernel), base
+
+    def _labelled(self, n_results: int | None, n_bad: int | None) -> tuple[Array, Target, float]:
+        """Return inputs and labels of configs that could and could not be trained, newest ones, and the mean label."""
+        good = self.experience.results(n_results).genes[-self._n_points // 2 :]
+        bad = self.experience.untrainable(n_bad)[-self._n_points // 2 :]
+        labels = np.concatenate([np.zeros(len(good)), np.ones(len(bad))])
+        base = float(labels.mean())
+        x = inputs(self.genome, np.vstack([good, bad]))
+        return x, Target(labels - base, np.full(len(labels), 1e-3)), base
+
+    def _process(self, x: Array, target: Target, kernel: Kernel) -> GaussianProcess:
+        return GaussianProcess(x, target.values, target.variances, self._groups, kernel)
+
+    def _fitted(self, x: Array, target: Target) -> Kernel:
+        start = initial_kernel(self._prior, self.genome.n_genes + 1)
+        y, variances = target
+        return fit_kernel(x, y, variances, self._groups, prior=self._prior, start=start, max_steps=FIT_STEPS)
+
+
+def inputs(genome: Genome, genes: Array, progress: Array | None = None) -> Array:
+    """Return (m, q + 1) inputs of a process: features of a config, and the share of the ladder seen (None: all)."""
+    share = np.ones(len(genes)) if progress is None else progress
+    return np.column_stack([genome.features(genes), share])
+
+
+def telling_rows(genome: Genome, results: Results, losses: Array, n_most: int) -> NDArray[np.intp]:
+    """Return the rows that tell most, in order: the best half, a quarter near the best one, a quarter newest."""
+    n = len(losses)
+    if n <= n_most:
+        return np.arange(n)
+    order = np.argsort(losses, kind="stable")
+    chosen = np.zeros(n, bool)
+    chosen[order[: n_most // 2]] = True
+    features = genome.features(results.genes)
+    near = squared_distances(features, features[order[:1]])[:, 0]
+    for ranking in (np.argsort(near, kind="stable"), np.arange(n)[::-1]):
+        chosen[ranking[~chosen[ranking]][: n_most // 4]] = True
+    return np.flatnonzero(chosen)
+
+
+def _standard(values: Array, slopes: Array, variances: Array) -> Target:
+    """Return values at mean 0 and variance 1; `slopes` is what the view did to small differences."""
+    unit = float(values.std()) or 1.0
+    errors = np.minimum(np.sqrt(variances) * slopes / unit, LARGEST_ERROR)
+    return Target((values - values.mean()) / unit, errors**2)

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from search.objective import Objective
+from search.optimizers.experience import N_WINDOW, Experience
+from search.optimizers.genome import Genome
+from search.trial import Observation, Trial, TrialState
+from tests.search.toy_search import OBJECTIVES, SMOOTH, observed, running
+
+FOLDS = (0.0, 5.0, -2.0, 1.0)
+"""Effects of four folds; they sum to more than nothing, as they may."""
+
+
+def fresh(objectives: Sequence[Objective] = OBJECTIVES) -> Experience:
+    return Experience(Genome(SMOOTH), objectives, first_mark=4)
+
+
+def ended(number: int, level: float, n_folds: int, noise: Sequence[float] = (0, 0, 0, 0)) -> Trial:
+    """A trial whose loss on each fold is its level plus the effect of the fold plus noise."""
+    losses = [level + effect + rest for effect, rest in zip(FOLDS[:n_folds], noise, strict=False)]
+    trial = running(number, {"x": number / 100 - 1, "y": 0.0}, losses)
+    return replace(trial, state=TrialState.COMPLETE if n_folds == 4 else TrialState.STOPPED)
+
+
+def test_a_stopped_trial_is_valued_by_differences_on_its_folds() -> None:
+    experience = fresh()
+    for number in range(6):
+        experience.tell(ended(number, float(number), 4))
+    experience.tell(ended(6, 2.5, 2))
+    results = experience.results()
+    assert results.losses[6, 0] == pytest.approx(2.5 + np.mean(FOLDS))
+    assert results.variances[6, 0] == pytest.approx(0.0, abs=1e-20)
+    assert results.progress.tolist() == [1.0] * 6 + [0.5]
+
+
+@pytest.mark.parametrize("n_folds", [1, 2, 3])
+def test_the_variance_of_a_stopped_trial_is_that_of_its_estimate(n_folds: int) -> None:
+    """Of 4 folds with independent noise of variance 1, k tell of the mean of all 4 with variance 1/k - 1/4."""
+    rng, found = np.random.default_rng(0), []
+    for _ in range(5):
+        experience = fresh()
+        for number in range(N_WINDOW):
+            experience.tell(ended(number, 0.0, 4, rng.standard_normal(4)))
+        experience.tell(ended(N_WINDOW, 0.0, n_folds))
+        found.append(experience.results().variances[-1, 0])
+    assert np.mean(found) == pytest.approx(1 / n_folds - 1 / 4, rel=0.15)
+
+
+def test_the_variance_of_a_complete_trial_leaves_out_what_all_folds_share() -> None:
+    rng, experience = np.random.default_rng(0), fresh()
+    for number in range(100):
+        experience.tell(ended(number, 3.0, 4, rng.standard_normal(4)))
+    assert experience.results().variances[10:, 0].mean() == pytest.approx(1 / 4, rel=0.25)
+
+
+def test_trials_that_were_stopped_before_any_was_complete_are_valued_again() -> None:
+    experience = fresh()
+    for number in range(10):
+        experience.tell(ended(number, 1.0, 1))
+    for number in range(10, 26):
+        experience.tell(ended(number, 1.0, 4))
+    assert experience.results().losses[:, 0] == pytest.approx(1.0 + np.mean(FOLDS))
+
+
+def test_epochs_of_a_fold_are_told_apart() -> None:
+    """A trial stopped in the middle of a fold is compared to others at the same share of it."""
+
+    def half(number: int, level: float, *, to_the_end: bool) -> Trial:
+        report = {"fold": 0, "n_scored": 10, "seconds": 0.1}
+        early = Observation(rung=0, share=0.5, metrics={"val_loss": level + 7}, **report)
+        late = Observation(rung=1, share=1.0, metrics={"val_loss": level}, **report)
+        trial = running(number, {"x": 0.01 * number, "y": 0.0}).observed(early)
+        trial = trial.observed(late) if to_the_end else trial
+        return replace(trial, state=TrialState.COMPLETE if to_the_end else TrialState.STOPPED)
+
+    experience = fresh()
+    for number in range(5):
+        experience.tell(half(number, float(number), to_the_end=True))
+    experience.tell(half(5, 2.0, to_the_end=False))
+    assert experience.results().losses[-1, 0] == pytest.approx(2.0)
+    assert experience.results().progress[-1] == 0.5
+
+
+def test_maximised_measures_are_turned() -> None:
+    experience = fresh((Objective("val_loss"), Objective("ic", "max")))
+    trial = running(0, {"x": 0.0, "y": 0.0}).observed(observed(0, 2.0, ic=0.3))
+    experience.tell(replace(trial, state=TrialState.COMPLETE))
+    assert experience.results().losses.tolist() == [[2.0, -0.3]]
+
+
+@pytest.mark.requirement("SEARCH-9")
+def test_only_ends_that_are_the_configs_own_doing_count_against_it() -> None:
+    experience = fresh()
+    for number, state in enumerate(TrialState):
+        trial = running(number, {"x": 0.1 * number, "y": 0.0}, () if state is TrialState.INFEASIBLE else (1.0,))
+        experience.tell(replace(trial, state=state))
+    assert experience.n_finished == 2
+    assert experience.n_untrainable == 3
+    assert len(experience.running()) == 1
+
+
+def test_running_trials_that_have_reported_stand_at_the_end_and_leave_it_when_they_end() -> None:
+    experience = fresh()
+    experience.tell(ended(0, 1.0, 4))
+    experience.tell(running(1, {"x": 0.5, "y": 0.0}, (3.0,)))
+    assert list(experience.results().ids) == ["t0000", "t0001"]
+    assert list(experience.results(1).ids) == ["t0000"]
+    experience.tell(replace(running(1, {"x": 0.5, "y": 0.0}, (3.0,)), state=TrialState.LOST))
+    assert list(experience.results().ids) == ["t0000"]
