@@ -10,7 +10,7 @@ Runs. A window, a recursion or a return may not look across the start of its run
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -19,6 +19,7 @@ import numpy as np
 from trainables.data.market import Market
 from trainables.data.zones import NS_PER_DAY, NS_PER_SECOND, local_time
 from trainables.features import indicators
+from trainables.features.memory import active, at_start, in_batch, last_finite, run_starts, running_sum
 from trainables.features.rolling import Float, Int, lagged, over_finite, rolling_mean
 from trainables.features.settings import FeatureSettings
 
@@ -34,14 +35,24 @@ class Bars:
     Attributes:
         market: The input.
         settings: Numbers from the documents.
+        series: Series beside the market, (n_bars,) float64 each, as known at `known_time`; NaN where not known.
+        recent: While streaming, these bars and those of the sessions before them; none in batch.
         first: (n_bars,) position of the first bar of each bar's run, sessions cut where they have several bars.
         segment_first: (n_bars,) the same for segments alone.
         session_first: (n_bars,) position of the first bar of each bar's session, segments cut.
     """
 
-    def __init__(self, market: Market, settings: FeatureSettings) -> None:
+    def __init__(
+        self,
+        market: Market,
+        settings: FeatureSettings,
+        series: Mapping[str, Float] | None = None,
+        recent: Bars | None = None,
+    ) -> None:
         self.market = market
         self.settings = settings
+        self.series = dict(series or {})
+        self.recent = recent
         self.session_first = run_starts(market.segment, market.session)
         self.segment_first = run_starts(market.segment)
         self.first = self.segment_first if market.bars_per_session == 1 else self.session_first
@@ -67,20 +78,19 @@ def shared(function: Callable[Concatenate[Bars, P], R]) -> Callable[Concatenate[
     return once
 
 
-def run_starts(*numbers: Int) -> Int:
-    """Return for each position where its run of equal numbers began.
+def over_recent(function: Callable[Concatenate[Bars, P], R]) -> Callable[Concatenate[Bars, P], R]:
+    """Make a function of whole sessions work while streaming: on `bars.recent`, computed anew for every block."""
 
-    Args:
-        *numbers: (n,) each; a new run starts where any of them changes.
+    @wraps(function)
+    def on_recent(bars: Bars, *args: P.args, **kwargs: P.kwargs) -> R:
+        if active() is None:
+            return function(bars, *args, **kwargs)
+        if bars.recent is None:
+            raise RuntimeError(f"{function.__name__}: expected the sessions before these bars, found none")
+        with in_batch():
+            return function(bars.recent, *args, **kwargs)[-len(bars) :]  # type: ignore[index]
 
-    Returns:
-        (n,) int64 positions.
-    """
-    n = len(numbers[0])
-    starts = np.zeros(n, dtype=np.int64)
-    for number in numbers:
-        starts[1:] = np.where(number[1:] != number[:-1], np.arange(1, n), starts[1:])
-    return np.maximum.accumulate(starts)
+    return on_recent
 
 
 @shared
@@ -95,8 +105,8 @@ def chained_log_price(bars: Bars) -> Float:
 
     Cross-session; 0 at the first bar of a segment, the previous value at the first bar of a session.
     """
-    total = np.cumsum(np.nan_to_num(log_return(bars)))
-    return total - total[bars.segment_first]
+    total = running_sum(np.nan_to_num(log_return(bars)))
+    return total - at_start(total, bars.segment_first)
 
 
 @shared
@@ -194,18 +204,13 @@ def realised_volatility(bars: Bars) -> Float:
     s, per_session = bars.settings, bars.market.bars_per_session
     squares = log_return(bars) ** 2
     mean = over_finite(rolling_mean, squares, bars.segment_first, realised_n(s, per_session))
-    return carried(np.sqrt(np.maximum(mean, 0.0) * s.sessions_per_year * per_session), bars)
+    annualised = np.sqrt(np.maximum(mean, 0.0) * s.sessions_per_year * per_session)
+    return last_finite(annualised, bars.segment_first)
 
 
 def realised_n(settings: FeatureSettings, bars_per_session: int) -> int:
     """Return the number of returns in `realised_volatility`."""
     return settings.realised_n or max(bars_per_session, settings.realised_min_n)
-
-
-def carried(x: Float, bars: Bars) -> Float:
-    """Return the segment's last finite value at or before each bar, NaN before the first."""
-    at = np.maximum.accumulate(np.where(np.isfinite(x), np.arange(len(x)), -1))
-    return np.where(at >= bars.segment_first, x[np.maximum(at, 0)], np.nan)
 
 
 def previous_bar(x: Float, bars: Bars) -> Float:
@@ -241,5 +246,4 @@ def weekday(bars: Bars) -> Int:
 def minutes_since_open(bars: Bars) -> Float:
     """Return minutes from the start of the session's first bar to the start of this one."""
     start = bars.market.event_time
-    session_first = run_starts(bars.market.session)
-    return (start - start[session_first]) / NS_PER_MINUTE
+    return (start - at_start(start, run_starts(bars.market.session))) / NS_PER_MINUTE

@@ -13,6 +13,7 @@ from trainables.features.indicators import ratio
 from trainables.features.rolling import Float
 from trainables.features.row import FeatureRow, Kind, Lookback, bars_needed
 from trainables.features.rules import VARIABLES
+from trainables.features.schemas import TWO_HOT
 from trainables.features.settings import FeatureSettings
 
 
@@ -24,6 +25,11 @@ def psar_mark(bars: Bars) -> Float:
 def distance_to_spot(bars: Bars) -> Float:
     """Return (strike - S)/S (FEAT-CB-24)."""
     return bars.market.strike / bars.market.close - 1.0
+
+
+def _is_side(side: float) -> Callable[[Bars], Float]:
+    """Return the feature: 1 where the option is a call (side 1) or a put (-1), else 0 (C-18)."""
+    return lambda bars: (bars.market.is_call == side).astype(np.float64)
 
 
 def atr_share(bars: Bars) -> Float:
@@ -93,6 +99,10 @@ ROWS = (
     _row("psar_mark", "bands", psar_mark, bars_needed(2), kind="category"),
     _row("dist_to_spot", "metadata", distance_to_spot, bars_needed(1)),
     _row("call_put", "metadata", lambda bars: bars.market.is_call, bars_needed(1), kind="category"),
+    *(
+        _row(name, "metadata", _is_side(side), bars_needed(1), kind="category")
+        for name, side in zip(TWO_HOT, (1.0, -1.0), strict=True)
+    ),
     _variable("log_return", "dynamic"),
     _row("vol_ewma", "dynamic", manifold.volatility_column, lambda s, per_session: s.ewma_seed_n + 1),
     _row("atr_pct", "dynamic", atr_share, _atr_lookback),

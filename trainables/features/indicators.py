@@ -3,8 +3,10 @@
 `first` is as in `trainables.features.rolling`: no indicator looks across the start of a run. Results are NaN in
 warm-up. A denominator below DEGENERATE gives the neutral value that the function states (IND-12).
 
-TA-Lib (0.8) is used where its definition is that of the specification: SMA, EMA, deviation, true range and its Wilder
-average, CCI, highest, lowest, parabolic stop. Elsewhere a compiled pass stands here, because TA-Lib differs:
+TA-Lib (0.8) gives the CCI and judges the rest in tests. Its SMA, EMA, deviation, ATR and parabolic stop agree with the
+specification, but keep running state inside one call, which cannot go on with the next bar (EXEC-3); called once per
+session its checks of types cost more than the work (true range, highest, lowest). Compiled passes stand here instead.
+So they do where TA-Lib differs:
 
 - RSI, %K, MFI: 0 instead of 50 where prices are flat or nothing was traded.
 - ADX, +DI, -DI: the Wilder sums start with n-1 values instead of n; the difference dies out as (1-1/n)^t.
@@ -19,12 +21,8 @@ import numba
 import numpy as np
 import talib
 
-from trainables.features.rolling import (
-    Float,
-    Int,
-    recursive_average,
-    rolling_mean,
-)
+from trainables.features.memory import active, earlier_rows, remembered, windowed
+from trainables.features.rolling import Float, Int, recursive_average, rolling_mean, rolling_std
 
 DEGENERATE = 1e-12
 """Denominators of smaller size give the neutral value (IND-12)."""
@@ -45,9 +43,20 @@ def ratio(numerator: Float, denominator: Float, neutral: float) -> Float:
     Returns:
         (n,) quotients, finite wherever both inputs are.
     """
-    degenerate = np.abs(denominator) < DEGENERATE
-    quotient = numerator / np.where(degenerate, 1.0, denominator)
-    return np.where(degenerate & ~np.isnan(numerator), neutral, quotient)
+    x, y = (np.asarray(part, dtype=np.float64) for part in (numerator, denominator))
+    if x.shape != y.shape:
+        x, y = (np.ascontiguousarray(part) for part in np.broadcast_arrays(x, y))
+    return _ratio(x.ravel(), y.ravel(), float(neutral)).reshape(x.shape)
+
+
+@numba.njit(cache=True, nogil=True)
+def _ratio(x: Float, y: Float, neutral: float) -> Float:
+    out = np.empty(len(x))
+    for i in range(len(x)):
+        degenerate = abs(y[i]) < DEGENERATE
+        quotient = x[i] / (1.0 if degenerate else y[i])
+        out[i] = neutral if degenerate and not np.isnan(x[i]) else quotient
+    return out
 
 
 def by_run(function: Callable[..., Float], first: Int, *arrays: Float) -> Float:
@@ -70,25 +79,31 @@ def by_run(function: Callable[..., Float], first: Int, *arrays: Float) -> Float:
 
 
 def simple_average(x: Float, first: Int, n: int) -> Float:
-    """Return the mean of the last n values (IND-1). Finite input; TA-Lib's running sum."""
-    return by_run(lambda run: talib.SMA(run, n), first, x) if n > 1 else np.array(x)
+    """Return the mean of the last n values (IND-1)."""
+    return rolling_mean(x, first, n)
 
 
 def exponential_average(x: Float, first: Int, n: int) -> Float:
-    """Return the average of weight 2/(n+1), started with the mean of the first n values (IND-1). TA-Lib EMA."""
-    return by_run(lambda run: talib.EMA(run, n), first, x)
+    """Return the average of weight 2/(n+1), started with the mean of the first n values (IND-1)."""
+    return recursive_average(x, first, n, 2.0 / (n + 1))
 
 
 def wilder_average(x: Float, first: Int, n: int) -> Float:
-    """Return the average of weight 1/n, started with the mean of the first n values (IND-1). TA-Lib has none."""
+    """Return the average of weight 1/n, started with the mean of the first n values (IND-1)."""
     return recursive_average(x, first, n, 1.0 / n)
 
 
+@windowed(1, lambda: 1)
 def change(x: Float, first: Int) -> Float:
     """Return x_t - x_{t-1}, NaN at the first bar of a run."""
+    return _change(np.asarray(x, dtype=np.float64), first)
+
+
+@numba.njit(cache=True, nogil=True)
+def _change(x: Float, first: Int) -> Float:
     out = np.empty(len(x))
-    out[1:] = x[1:] - x[:-1]
-    out[first == np.arange(len(x))] = np.nan
+    for i in range(len(x)):
+        out[i] = np.nan if first[i] == i else x[i] - x[i - 1]
     return out
 
 
@@ -103,16 +118,27 @@ def relative_strength(close: Float, first: Int, n: int) -> Float:
     return ratio(100.0 * gain, gain + loss, 50.0)
 
 
+@windowed(3, lambda: 1)
 def true_range(high: Float, low: Float, close: Float, first: Int) -> Float:
-    """Return max(H-L, |H-C_1|, |L-C_1|), NaN at the first bar of a run (IND-3). TA-Lib TRANGE."""
-    return by_run(talib.TRANGE, first, high, low, close)
+    """Return max(H-L, |H-C_1|, |L-C_1|), NaN at the first bar of a run (IND-3)."""
+    return _true_range(high, low, close, first)
+
+
+@numba.njit(cache=True, nogil=True)
+def _true_range(high: Float, low: Float, close: Float, first: Int) -> Float:
+    out = np.full(len(high), np.nan)
+    for i in range(len(high)):
+        if first[i] != i:
+            out[i] = max(high[i] - low[i], abs(high[i] - close[i - 1]), abs(low[i] - close[i - 1]))
+    return out
 
 
 def average_true_range(high: Float, low: Float, close: Float, first: Int, n: int) -> Float:
-    """Return the Wilder average of the true range (IND-3). TA-Lib ATR: the first value is at bar n of a run."""
-    return by_run(lambda h, low_, c: talib.ATR(h, low_, c, n), first, high, low, close)
+    """Return the Wilder average of the true range, from bar n of a run on (IND-3)."""
+    return wilder_average(true_range(high, low, close, first), first, n)
 
 
+@windowed(2, lambda: 1)
 @numba.njit(cache=True, nogil=True)
 def directional_moves(high: Float, low: Float, first: Int) -> tuple[Float, Float]:
     """Return +DM and -DM (IND-4): the larger of the two outward moves where positive, else 0; NaN at a run's first bar.
@@ -152,11 +178,8 @@ def moving_average_convergence(
 
 
 def standard_deviation(x: Float, first: Int, n: int) -> Float:
-    """Return the population standard deviation of the last n values. TA-Lib STDDEV: exactly 0 where all are equal.
-
-    Input: finite but for leading NaN of a run.
-    """
-    return by_run(lambda run: talib.STDDEV(run, n, 1.0), first, x)
+    """Return the population standard deviation of the last n values, exactly 0 where all are equal."""
+    return rolling_std(x, first, n)
 
 
 def bollinger(close: Float, first: Int, n: int, width: float) -> tuple[Float, Float, Float]:
@@ -166,14 +189,35 @@ def bollinger(close: Float, first: Int, n: int, width: float) -> tuple[Float, Fl
     return middle - half, middle, middle + half
 
 
+@windowed(1, lambda n: n)
 def highest(x: Float, first: Int, n: int) -> Float:
-    """Return the largest of the last n values. TA-Lib MAX; finite input."""
-    return by_run(lambda run: talib.MAX(run, n), first, x) if n > 1 else np.array(x)
+    """Return the largest of the last n values; finite input."""
+    return _highest(x, first, n)
 
 
+@windowed(1, lambda n: n)
 def lowest(x: Float, first: Int, n: int) -> Float:
-    """Return the smallest of the last n values. TA-Lib MIN; finite input."""
-    return by_run(lambda run: talib.MIN(run, n), first, x) if n > 1 else np.array(x)
+    """Return the smallest of the last n values; finite input."""
+    return -_highest(-x, first, n)
+
+
+@numba.njit(cache=True, nogil=True)
+def _highest(x: Float, first: Int, n: int) -> Float:
+    """Look through a window again only when the largest value has left it."""
+    out = np.full(len(x), np.nan)
+    top = 0
+    for i in range(len(x)):
+        start = max(first[i], i - n + 1)
+        if top < start:
+            top = start
+            for j in range(start + 1, i + 1):
+                if x[j] >= x[top]:
+                    top = j
+        elif x[i] >= x[top]:
+            top = i
+        if i - first[i] + 1 >= n:
+            out[i] = x[top]
+    return out
 
 
 def stochastic(high: Float, low: Float, close: Float, first: Int, n: int, d_n: int) -> tuple[Float, Float]:
@@ -186,10 +230,16 @@ def stochastic(high: Float, low: Float, close: Float, first: Int, n: int, d_n: i
 def commodity_channel(high: Float, low: Float, close: Float, first: Int, n: int, constant: float) -> Float:
     """Return (TP - mean TP)/(constant x mean absolute deviation), 0 where degenerate (IND-8).
 
-    TA-Lib CCI, whose constant is 0.015.
+    TA-Lib CCI, whose constant is 0.015. It sums a ring buffer from its first cell, so that the last bit depends on the
+    bar's place in its run modulo n: earlier rows are given to it from a multiple of n on.
     """
+    (high, low, close), first, start = earlier_rows(first, 2 * n, high, low, close)
+    skipped = 0
+    if active() is not None and first[0] < 0:
+        skipped = int(min(first[0] % n, start, np.argmax(first >= 0) if (first >= 0).any() else start))
+    high, low, close, first = (x[skipped:] for x in (high, low, close, np.maximum(first - skipped, 0)))
     index = by_run(lambda h, low_, c: talib.CCI(h, low_, c, n), first, high, low, close)
-    return index * (TALIB_CCI_CONSTANT / constant)
+    return index[start - skipped :] * (TALIB_CCI_CONSTANT / constant)
 
 
 def typical_price(high: Float, low: Float, close: Float) -> Float:
@@ -211,11 +261,45 @@ def money_flow(high: Float, low: Float, close: Float, volume: Float, first: Int,
 
 
 def parabolic_stop(high: Float, low: Float, first: Int, step: float, largest: float) -> Float:
-    """Return Wilder's parabolic stop and reverse (IND-10). TA-Lib SAR: first value at the second bar of a run."""
-    return by_run(lambda h, low_: talib.SAR(h, low_, step, largest), first, high, low)
+    """Return Wilder's parabolic stop and reverse, from the second bar of a run on (IND-10); as TA-Lib's SAR.
+
+    The first direction is down where the second bar's downward move is the larger outward one, else up.
+    """
+    return _parabolic_stop(high, low, first, step, largest, remembered(7))
 
 
 @numba.njit(cache=True, nogil=True)
+def _parabolic_stop(high: Float, low: Float, first: Int, step: float, largest: float, state: Float) -> Float:
+    out = np.full(len(high), np.nan)
+    age, is_long, factor, extreme, stop, high_1, low_1 = state
+    for i in range(len(high)):
+        if first[i] == i:
+            age, high_1, low_1 = 0.0, high[i], low[i]
+            continue
+        if age == 0.0:
+            up, down = high[i] - high_1, low_1 - low[i]
+            is_long = 0.0 if down > up and down > 0.0 else 1.0
+            age, factor = 1.0, min(step, largest)
+            extreme, stop = (high[i], low_1) if is_long else (low[i], high_1)
+            high_1, low_1 = high[i], low[i]
+        turns = low[i] <= stop if is_long else high[i] >= stop
+        if turns:
+            is_long = 1.0 - is_long
+            stop = min(extreme, low_1, low[i]) if is_long else max(extreme, high_1, high[i])
+            factor, extreme = min(step, largest), high[i] if is_long else low[i]
+        out[i] = stop
+        if not turns and ((is_long and high[i] > extreme) or (not is_long and low[i] < extreme)):
+            extreme = high[i] if is_long else low[i]
+            factor = min(factor + step, largest)
+        stop += factor * (extreme - stop)
+        stop = min(stop, low_1, low[i]) if is_long else max(stop, high_1, high[i])
+        high_1, low_1 = high[i], low[i]
+    state[0], state[1], state[2], state[3], state[4], state[5], state[6] = (
+        age, is_long, factor, extreme, stop, high_1, low_1,
+    )  # fmt: skip
+    return out
+
+
 def anchored_vwap(typical: Float, volume: Float, anchor: Int) -> Float:
     """Return the volume-weighted average price since the anchor, current bar included (IND-11).
 
@@ -229,19 +313,23 @@ def anchored_vwap(typical: Float, volume: Float, anchor: Int) -> Float:
     Returns:
         (n,) prices.
     """
+    return _anchored_vwap(typical, volume, anchor, remembered(4))
+
+
+@numba.njit(cache=True, nogil=True)
+def _anchored_vwap(typical: Float, volume: Float, anchor: Int, state: Float) -> Float:
     out = np.empty(len(typical))
-    money, total = 0.0, 0.0
+    money, total, base, last = state
     for i in range(len(typical)):
         if anchor[i] == i:
-            money, total = 0.0, 0.0
-        # money is kept relative to the anchor's price: sums of differences lose no digits to the price level
-        base = typical[anchor[i]]
+            # money is kept relative to the anchor's price: sums of differences lose no digits to the price level
+            money, total, base, last = 0.0, 0.0, typical[i], typical[i]
         money += (typical[i] - base) * volume[i]
         total += volume[i]
         if np.isnan(total) or total > 0.0:
-            out[i] = base + money / total
-        else:
-            out[i] = typical[i] if anchor[i] == i else out[i - 1]
+            last = base + money / total
+        out[i] = last
+    state[0], state[1], state[2], state[3] = money, total, base, last
     return out
 
 

@@ -8,11 +8,11 @@ import numpy as np
 from trainables.features import bars as shared_values
 from trainables.features.bars import Bars, shared
 from trainables.features.indicators import DEGENERATE, change, exponential_average, ratio
+from trainables.features.memory import remembered
 from trainables.features.rolling import Float, Int, lagged, rolling_mean
 from trainables.features.settings import FeatureSettings
 
 
-@numba.njit(cache=True, nogil=True)
 def ewma_variance(returns: Float, first: Int, alpha: float, seed_n: int) -> Float:
     """Return v_t = alpha r_t^2 + (1 - alpha) v_{t-1} per run, v_0 being the mean of the first seed_n squares.
 
@@ -27,11 +27,16 @@ def ewma_variance(returns: Float, first: Int, alpha: float, seed_n: int) -> Floa
     Returns:
         (n,) variances, NaN in warm-up.
     """
+    return _ewma_variance(returns, first, alpha, seed_n, remembered(2))
+
+
+@numba.njit(cache=True, nogil=True)
+def _ewma_variance(returns: Float, first: Int, alpha: float, seed_n: int, memory: Float) -> Float:
     out = np.full(len(returns), np.nan)
-    seen, state = 0, 0.0
+    seen, state = memory
     for i in range(len(returns)):
         if first[i] == i:
-            seen, state = 0, 0.0
+            seen, state = 0.0, 0.0
         if np.isnan(returns[i]):
             continue
         seen += 1
@@ -44,6 +49,7 @@ def ewma_variance(returns: Float, first: Int, alpha: float, seed_n: int) -> Floa
         else:
             state = alpha * square + (1.0 - alpha) * state
         out[i] = state
+    memory[0], memory[1] = seen, state
     return out
 
 
@@ -174,12 +180,14 @@ def hurst(bars: Bars) -> Float:
     Source: Mandelbrot and van Ness (1968), self-similarity of increments.
     """
     path, first, window = shared_values.chained_log_price(bars), bars.segment_first, bars.settings.hurst_window
-    mean_squares = np.stack([rolling_mean((path - lagged(path, first, k)) ** 2, first, window - k) for k in HURST_LAGS])
-    flat = (mean_squares < DEGENERATE**2).any(axis=0)
     x = np.log2(HURST_LAGS)
     weights = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
-    logs = np.log2(np.where(flat, 1.0, mean_squares))
-    slope = sum(weight * log for weight, log in zip(weights, logs, strict=True))  # a matrix product rounds by length
+    flat, slope = np.zeros(len(path), dtype=np.bool_), np.zeros(len(path))
+    for k, weight in zip(HURST_LAGS, weights, strict=True):
+        mean_square = rolling_mean((path - lagged(path, first, k)) ** 2, first, window - k)
+        is_flat = mean_square < DEGENERATE**2
+        flat |= is_flat
+        slope += weight * np.log2(np.where(is_flat, 1.0, mean_square))
     return np.where(flat, 0.5, np.clip(0.5 * slope, 0.0, 1.0))
 
 

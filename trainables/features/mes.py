@@ -12,8 +12,9 @@ from trainables.data.config import DataConfig
 from trainables.data.sessions import schedule
 from trainables.data.zones import NS_PER_SECOND, instants
 from trainables.features import bars as kit
-from trainables.features.bars import Bars, shared
+from trainables.features.bars import Bars, over_recent, shared
 from trainables.features.indicators import exponential_average, highest, lowest, ratio, standard_deviation
+from trainables.features.memory import run_starts
 from trainables.features.rolling import Float, lagged, rolling_mean
 from trainables.features.row import FeatureRow, Kind, Lookback, bars_needed
 from trainables.features.schemas import MES_WEEKDAY
@@ -111,17 +112,18 @@ def higher_bars(bars: Bars, seconds: int) -> tuple[NDArray[np.int64], NDArray[np
     """
     market, length = bars.market, checked_seconds(bars, seconds) * NS_PER_SECOND
     bucket = market.event_time // length
-    starts = kit.run_starts(bars.first, bucket)
+    starts = run_starts(bars.first, bucket)
     firsts = np.flatnonzero(starts == np.arange(len(bars)))
     number = np.cumsum(starts == np.arange(len(bars))) - 1
     last = np.append(firsts[1:], len(bars)) - 1
-    higher_first = kit.run_starts(bars.first[firsts])
+    higher_first = run_starts(bars.first[firsts])
     is_complete = market.known_time >= (bucket + 1) * length
     complete = np.where(is_complete, number, number - 1)
     return last, higher_first, np.where(complete >= higher_first[number], complete, -1)
 
 
 def _on_higher(seconds: int, function: Callable[[Bars, Float, NDArray[np.int64]], Float]) -> Callable[[Bars], Float]:
+    @over_recent
     def values(bars: Bars) -> Float:
         last, first, complete = higher_bars(bars, seconds)
         higher = function(bars, bars.market.close[last], first)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -254,6 +255,35 @@ def trailing_zscore(rows: NDArray[Any], clip: float, window: int | None) -> NDAr
         flat = deviation < DEGENERATE * np.maximum(1.0, np.abs(mean))
         scaled = np.where(flat, 0.0, (x - mean) / np.where(flat, 1.0, deviation))
         out[kept, j] = np.clip(scaled, -clip, clip)
+    return out
+
+
+def trailing_mad(rows: NDArray[Any], clip: float, window: int | None) -> NDArray[np.float32]:
+    """Scale each row by the median and 1.4826 x median absolute deviation of the rows up to it (NORM-3, NORM-5).
+
+    Args and result as `trailing_zscore`; where half of a window is one value, its standard deviation takes the place of
+    the spread. Cost per row grows with the window (two medians), so `window=None` is for thousands of rows.
+    """
+    out = np.full(rows.shape, np.nan, dtype=np.float32)
+    for j in range(rows.shape[1]):
+        kept = np.flatnonzero(~np.isnan(rows[:, j]))
+        scaled = _mad_scores(rows[kept, j].astype(np.float64), len(kept) if window is None else window, window is None)
+        out[kept, j] = np.clip(scaled, -clip, clip)
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _mad_scores(x: NDArray[np.float64], window: int, allow_short: bool) -> NDArray[np.float64]:
+    out = np.full(len(x), np.nan)
+    for i in range(len(x)):
+        if i + 1 < window and not allow_short:
+            continue
+        past = x[max(i + 1 - window, 0) : i + 1]
+        median = np.median(past)
+        spread = MAD_TO_STD * np.median(np.abs(past - median))
+        if spread < MAD_TO_STD * DEGENERATE:
+            spread = past.std()
+        out[i] = 0.0 if spread < DEGENERATE * max(1.0, abs(median)) else (x[i] - median) / spread
     return out
 
 

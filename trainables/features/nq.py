@@ -12,6 +12,7 @@ from trainables.features import bars as kit
 from trainables.features import indicators
 from trainables.features.bars import Bars
 from trainables.features.indicators import change, ratio
+from trainables.features.memory import earlier_rows, run_starts, running_max
 from trainables.features.rolling import Float
 from trainables.features.row import FeatureRow, Lookback, Scope, bars_needed
 from trainables.features.settings import FeatureSettings
@@ -43,13 +44,14 @@ def opening_anchor(bars: Bars) -> NDArray[np.int64]:
     """Return the position of the first bar at or after the last 09:30 in New York, or of the segment's first bar."""
     day = kit.local_clock(bars) // NS_PER_DAY
     after_open = kit.local_minute(bars) >= bars.settings.clock.new_york_open_minute
-    trading_day = np.maximum.accumulate(np.where(after_open, day, np.iinfo(np.int64).min))
-    return kit.run_starts(bars.market.segment, trading_day)
+    trading_day = running_max(np.where(after_open, day, np.iinfo(np.int64).min))
+    return run_starts(bars.market.segment, trading_day)
 
 
 def gap(bars: Bars) -> Float:
     """Return ln of the minutes since the bar before, 0 for a minute or less and for the first bar (FEAT-NQ-7, C-11)."""
-    seconds = np.diff(bars.market.event_time, prepend=bars.market.event_time[:1]) / NS_PER_SECOND
+    (event,), _, start = earlier_rows(bars.first, 1, bars.market.event_time)
+    seconds = np.diff(event, prepend=event[:1])[start:] / NS_PER_SECOND
     return np.log1p(np.maximum(seconds / 60.0 - 1.0, 0.0))
 
 
@@ -78,9 +80,14 @@ def calendar_inputs(event_time: NDArray[np.int64]) -> tuple[NDArray[np.int64], N
     return positions, 2.0 * np.pi * positions / np.array([1440.0, 7.0, 31.0, 365.25])
 
 
-def sma_deviation(n: int) -> Callable[[Bars], Float]:
-    """Return the feature (C - SMA_n)/SMA_n."""
-    return lambda bars: ratio(bars.market.close - kit.sma(bars, n), kit.sma(bars, n), 0.0)
+def sma_deviation(position: int) -> Callable[[Bars], Float]:
+    """Return the feature (C - SMA_n)/SMA_n, n being the window at a position of `sma_windows` (FEAT-NQ-3)."""
+
+    def values(bars: Bars) -> Float:
+        average = kit.sma(bars, bars.settings.sma_windows[position])
+        return ratio(bars.market.close - average, average, 0.0)
+
+    return values
 
 
 def _directional(position: int) -> Callable[[Bars], Float]:
@@ -145,7 +152,10 @@ ROWS = (
         scope="segment",
     ),
     _row("macd_hist", "trend", 3, _macd_lookback, lambda b: ratio(kit.macd(b)[2], b.market.close, 0.0)),
-    *(_row(f"sma_dev_{n}", "trend", 3, n, sma_deviation(n)) for n in (5, 10, 20, 50, 100, 200)),
+    *(
+        _row(f"sma_dev_{k + 1}", "trend", 3, lambda s, per_session, k=k: s.sma_windows[k], sma_deviation(k))
+        for k in range(6)
+    ),
     _row("rsi", "momentum", 4, lambda s, per_session: s.indicators.rsi_n + 1, lambda b: (kit.rsi(b) - 50.0) / 50.0),
     _row("cci", "momentum", 4, lambda s, per_session: s.indicators.cci_n, commodity_channel),
     _row("plus_di", "momentum", 4, lambda s, per_session: s.indicators.adx_n + 1, _directional(0)),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -13,20 +14,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.data.market import Market
-from trainables.features import condor, mes, nq, primitives, scaling
-from trainables.features.bars import Bars
+from trainables.features import beside, condor, mes, nq, primitives, scaling
+from trainables.features.blocks import Progress, extend, viewed
+from trainables.features.rolling import Float
 from trainables.features.row import FeatureRow, Kind
 from trainables.features.schemas import SCHEMAS
 from trainables.features.settings import FeatureSettings
 
+ROWS_AT_ONCE = 65_536
+"""Bars of a block: what is computed on the way stays in the cache, and takes no memory to speak of."""
+
+_LOG = logging.getLogger(__name__)
+
 REGISTRY: Mapping[str, FeatureRow] = MappingProxyType(
-    {f"{row.family}.{row.name}": row for module in (condor, primitives, nq, mes, scaling) for row in module.ROWS}
+    {f"{row.family}.{row.name}": row for part in (condor, primitives, nq, mes, scaling, beside) for row in part.ROWS}
 )
 """`family.name` -> row, for every feature of every schema."""
 
 
-def rows_of(schema: str) -> tuple[FeatureRow, ...]:
+def rows_of(schema: str, series: Collection[str] | None = None) -> tuple[FeatureRow, ...]:
     """Return the rows of a schema in column order.
+
+    Args:
+        schema: Name in `SCHEMAS`.
+        series: Names of the series beside the market; rows that need another one are left out. None: no row is.
 
     Raises:
         ValueError: The schema is unknown.
@@ -34,11 +45,14 @@ def rows_of(schema: str) -> tuple[FeatureRow, ...]:
     if schema not in SCHEMAS:
         near = difflib.get_close_matches(schema, SCHEMAS, n=3) or list(SCHEMAS)
         raise ValueError(f"features: unknown schema {schema!r}; nearest: {', '.join(near)}")
-    return tuple(REGISTRY[key] for key in SCHEMAS[schema])
+    rows = (REGISTRY[key] for key in SCHEMAS[schema])
+    return tuple(row for row in rows if series is None or set(row.series) <= set(series))
 
 
-def compute(schema: str, market: Market, settings: FeatureSettings) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-    """Compute all features of a schema.
+def compute(
+    schema: str, market: Market, settings: FeatureSettings, series: Mapping[str, Float] | None = None
+) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    """Compute all features of a schema, but those of series that are not given: they are left out, with a log line.
 
     A row holds what is known at the bar's `known_time`; later bars change nothing at or before it (DATA-30).
 
@@ -46,19 +60,40 @@ def compute(schema: str, market: Market, settings: FeatureSettings) -> tuple[NDA
         schema: Name in `SCHEMAS`.
         market: The bars.
         settings: Numbers from the documents.
+        series: Series beside the market (FEAT-SC-7..9), (n_bars,) each: the value known at the bar's `known_time`, NaN
+            where there is none or it is too old. Names: `trainables.features.beside`.
 
     Returns:
         Features (n_bars, n_features) float32, NaN where not known, and their names in column order.
 
     Raises:
-        ValueError: The schema is unknown, or the market's bars cannot carry it.
+        ValueError: The schema is unknown, the market's bars cannot carry it, or a series has another length.
     """
-    rows = rows_of(schema)
-    bars = Bars(market, settings)
-    features = np.empty((len(market), len(rows)), dtype=np.float32)
-    for column, row in enumerate(rows):
-        features[:, column] = row.function(bars)
+    given = _checked(series or {}, len(market))
+    rows = rows_of(schema, given)
+    _log_absent(schema, given)
+    progress, features = Progress(), np.empty((len(market), len(rows)), dtype=np.float32)
+    for start in range(0, len(market), ROWS_AT_ONCE):
+        end = min(start + ROWS_AT_ONCE, len(market))
+        part = {name: values[start:end] for name, values in given.items()}
+        extend(progress, rows, settings, viewed(market, start, end), part, features[start:end])
     return features, tuple(row.name for row in rows)
+
+
+def _checked(series: Mapping[str, Float], n_bars: int) -> dict[str, Float]:
+    for name, values in series.items():
+        if np.shape(values) != (n_bars,):
+            raise ValueError(f"series {name}: expected ({n_bars},), one per bar, found {np.shape(values)}; join it")
+    return {name: np.asarray(values, dtype=np.float64) for name, values in series.items()}
+
+
+def _log_absent(schema: str, given: Collection[str]) -> None:
+    """Say which features are off, and why: an absent series is never filled with zeros (DATA-27)."""
+    rows = rows_of(schema)
+    absent = sorted({name for row in rows for name in row.series} - set(given))
+    if absent:
+        n_off = sum(not set(row.series) <= set(given) for row in rows)
+        _LOG.info("%s: %d of %d features are off: no series %s", schema, n_off, len(rows), ", ".join(absent))
 
 
 def lookback(schema: str, settings: FeatureSettings, bars_per_session: int) -> int:

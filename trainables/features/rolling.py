@@ -2,7 +2,8 @@
 
 Every function takes `first`, (n,) int64: for each bar the position of the first bar of its run, non-decreasing, with
 `first[i] <= i`. Results are NaN until a run holds enough bars; a NaN inside a window makes that window NaN and no later
-one. Value i depends on rows up to i only, and no function uses randomness.
+one. Value i depends on rows up to i only, and no function uses randomness. All functions can go on
+from block to block of bars (`trainables.features.memory`).
 
 Sums are compensated (Neumaier 1974); TA-Lib's SMA is a plain running sum, twice as fast, which a NaN spoils for good.
 """
@@ -12,6 +13,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from trainables.features.memory import Memory, active, earlier_rows, remembered, windowed
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -27,7 +30,6 @@ def _add(total, lost, value):  # type: ignore[no-untyped-def]
     return new, lost
 
 
-@numba.njit(cache=True, nogil=True)
 def rolling_mean(x: Float, first: Int, n: int) -> Float:
     """Return the mean of the last n values, by a compensated running sum.
 
@@ -39,11 +41,17 @@ def rolling_mean(x: Float, first: Int, n: int) -> Float:
     Returns:
         (n_bars,) means.
     """
-    out = np.full(len(x), np.nan)
-    total, lost, n_missing = 0.0, 0.0, 0
-    for i in range(len(x)):
+    (x,), first, start = earlier_rows(first, n, np.asarray(x, dtype=np.float64))
+    return _rolling_mean(x, first, n, start, remembered(3))
+
+
+@numba.njit(cache=True, nogil=True)
+def _rolling_mean(x: Float, first: Int, n: int, start: int, state: Float) -> Float:
+    out = np.full(len(x) - start, np.nan)
+    total, lost, n_missing = state
+    for i in range(start, len(x)):
         if first[i] == i:
-            total, lost, n_missing = 0.0, 0.0, 0
+            total, lost, n_missing = 0.0, 0.0, 0.0
         if np.isnan(x[i]):
             n_missing += 1
         else:
@@ -55,10 +63,12 @@ def rolling_mean(x: Float, first: Int, n: int) -> Float:
             else:
                 total, lost = _add(total, lost, -x[old])
         if i - first[i] + 1 >= n and n_missing == 0:
-            out[i] = (total + lost) / n
+            out[i - start] = (total + lost) / n
+    state[0], state[1], state[2] = total, lost, n_missing
     return out
 
 
+@windowed(1, lambda n: n)
 @numba.njit(cache=True, nogil=True)
 def rolling_std(x: Float, first: Int, n: int) -> Float:
     """Return the population standard deviation of the last n values, by two passes over each window.
@@ -87,7 +97,6 @@ def rolling_std(x: Float, first: Int, n: int) -> Float:
     return out
 
 
-@numba.njit(cache=True, nogil=True)
 def recursive_average(x: Float, first: Int, n: int, weight: float) -> Float:
     """Return y_t = y_{t-1} + weight (x_t - y_{t-1}), started with the mean of the first n values of the run (IND-1).
 
@@ -102,11 +111,16 @@ def recursive_average(x: Float, first: Int, n: int, weight: float) -> Float:
     Returns:
         (n_bars,) averages.
     """
+    return _recursive_average(x, first, n, weight, remembered(2))
+
+
+@numba.njit(cache=True, nogil=True)
+def _recursive_average(x: Float, first: Int, n: int, weight: float, memory: Float) -> Float:
     out = np.full(len(x), np.nan)
-    seen, state = 0, 0.0
+    seen, state = memory
     for i in range(len(x)):
         if first[i] == i:
-            seen, state = 0, 0.0
+            seen, state = 0.0, 0.0
         if np.isnan(x[i]):
             continue
         seen += 1
@@ -118,9 +132,11 @@ def recursive_average(x: Float, first: Int, n: int, weight: float) -> Float:
         else:
             state += weight * (x[i] - state)
         out[i] = state
+    memory[0], memory[1] = seen, state
     return out
 
 
+@windowed(1, lambda n: n)
 def lagged(x: Float, first: Int, n: int) -> Float:
     """Return the value n bars earlier in the same run, NaN where the run has none.
 
@@ -137,8 +153,15 @@ def lagged(x: Float, first: Int, n: int) -> Float:
     """
     if n < 0:
         raise ValueError(f"lag: expected 0 or more bars, found {n}; a negative lag would read the future")
-    position = np.arange(len(x)) - n
-    return np.where(position >= first, x[np.maximum(position, 0)], np.nan)
+    return _lagged(np.asarray(x, dtype=np.float64), first, n)
+
+
+@numba.njit(cache=True, nogil=True)
+def _lagged(x: Float, first: Int, n: int) -> Float:
+    out = np.empty(len(x))
+    for i in range(len(x)):
+        out[i] = x[i - n] if i - n >= first[i] else np.nan
+    return out
 
 
 def over_finite(function, x: Float, first: Int, *arguments):  # type: ignore[no-untyped-def]
@@ -156,9 +179,18 @@ def over_finite(function, x: Float, first: Int, *arguments):  # type: ignore[no-
         (n_bars,) results, NaN where x is.
     """
     kept = np.flatnonzero(np.isfinite(x))
-    if len(kept) == len(x):
-        return function(x, first, *arguments)
-    kept_first = np.searchsorted(kept, first[kept])
+    memory = active()
     out = np.full(len(x), np.nan)
-    out[kept] = function(x[kept], kept_first, *arguments)
+    if memory is None:
+        if len(kept) == len(x):
+            return function(x, first, *arguments)
+        out[kept] = function(x[kept], np.searchsorted(kept, first[kept]), *arguments)
+        return out
+    inner = memory.slot(lambda: {"memory": Memory(), "start": 0})
+    n_before = inner["memory"].n_rows
+    starts = np.where(first >= 0, np.searchsorted(kept, first), inner["start"] - n_before)
+    inner["start"] = n_before + int(starts[-1])
+    if len(kept):
+        with inner["memory"].block(len(kept)):
+            out[kept] = function(x[kept], starts[kept], *arguments)
     return out

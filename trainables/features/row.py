@@ -36,6 +36,7 @@ class FeatureRow:
         known: When the value of a bar is known.
         kind: How scaling may treat the column.
         scope: How far back the feature may look.
+        series: Names of the series beside the market that it needs; without one of them it is off.
     """
 
     name: str
@@ -48,6 +49,7 @@ class FeatureRow:
     known: str = "bar end"
     kind: Kind = "number"
     scope: Scope = "session"
+    series: tuple[str, ...] = ()
 
 
 def bars_needed(n: int) -> Lookback:

@@ -14,6 +14,7 @@ import difflib
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -220,6 +221,10 @@ def evaluate(node: ast.expr, bars: Bars) -> Float:
     return _Evaluation(bars).series(node)
 
 
+_text = lru_cache(maxsize=4096)(ast.unparse)
+"""Text of a call, the same for equal calls; kept, because it takes longer than computing a short block."""
+
+
 class _Evaluation:
     """The values of one formula; its calls are remembered only as long as it lives, to hold little memory."""
 
@@ -240,7 +245,7 @@ class _Evaluation:
             case ast.UnaryOp(operand=operand):
                 return -self.value(operand)
             case ast.Call(func=ast.Name(id=name), args=arguments):
-                text = ast.unparse(node)
+                text = _text(node)
                 if text not in self.calls:
                     self.calls[text] = self.call(FUNCTIONS[name], arguments)
                 return self.calls[text]

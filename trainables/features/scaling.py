@@ -14,6 +14,7 @@ from trainables.features import bars as kit
 from trainables.features import sessions
 from trainables.features.bars import Bars, shared
 from trainables.features.indicators import ratio, rolling_vwap, standard_deviation
+from trainables.features.memory import at_start, run_starts
 from trainables.features.rolling import Float, lagged, over_finite, rolling_mean
 from trainables.features.row import FeatureRow, Kind, Lookback, Scope, bars_needed
 from trainables.features.settings import FeatureSettings
@@ -120,8 +121,8 @@ def clock_session(bars: Bars) -> Float:
 
 def session_momentum(bars: Bars) -> Float:
     """Return C over the open of the current clock session's first bar, minus 1 (FEAT-SC-3)."""
-    anchor = kit.run_starts(bars.session_first, clock_session(bars))
-    return bars.market.close / bars.market.open[anchor] - 1.0
+    m = bars.market
+    return m.close / at_start(m.open, run_starts(m.segment, m.session, clock_session(bars))) - 1.0
 
 
 def _in_session(number: int) -> Callable[[Bars], Float]:
@@ -204,7 +205,7 @@ ROWS = (
             _session_momentum(n),
             scope="segment",
         )
-        for n in (3, 5)
+        for n in sessions.MOMENTUM_SESSIONS
     ),
     _row("close_to_vwap_15", "baseline", 1, _short, _close_to(short_vwap)),
     _row("close_to_vwap_60", "baseline", 1, _long, _close_to(long_vwap)),

@@ -25,19 +25,20 @@ PRIMITIVES = (
     *("ivr_normalized", "iv_rv_spread", "spread_quality", "session_progress", "tda_persistence"),
 )
 """Columns 32-51, P001 to P020 (FEAT-CB-52)."""
-
+TWO_HOT = ("call", "put")
+"""In place of `call_put`: one column more, and a schema of another name (C-18)."""
 
 NQ = (
     *("log_return", "hl_range", "close_location"),
     *("log_volume", "volume_delta", "dollar_volume"),
     *("vwap_dev", "macd_hist"),
-    *("sma_dev_5", "sma_dev_10", "sma_dev_20", "sma_dev_50", "sma_dev_100", "sma_dev_200"),
+    *("sma_dev_1", "sma_dev_2", "sma_dev_3", "sma_dev_4", "sma_dev_5", "sma_dev_6"),
     *("rsi", "cci", "plus_di", "minus_di", "adx"),
     *("atr_norm", "bb_pctb", "bb_bandwidth"),
     "mfi",
     "gap",
 )
-"""Groups of 3, 3, 8, 5, 3 and 1, then the gap (FEAT-NQ-0)."""
+"""Groups of 3, 3, 8, 5, 3 and 1, then the gap (FEAT-NQ-0). `sma_dev_k` is of the k-th window of `sma_windows`."""
 
 MES_BEFORE_WEEKDAY = (
     *("return_1s", "return_5s", "return_10s", "return_30s", "return_60s"),
@@ -80,6 +81,20 @@ SCALING_TIME = (
     *("monday", "friday", "midweek", "opening_range_position", "closing_range_position", "lunch_hour"),
 )
 """FEAT-SC-6."""
+SCALING_30 = SCALING_BASELINE + SCALING_PHASE_1 + SCALING_PHASE_2 + SCALING_MICROSTRUCTURE + SCALING_TIME
+"""Phase 2, completed (FEAT-SC-4, C-17)."""
+BESIDE_PRICES = ("nq", "ym", "rty", "xlf", "xlk", "xle", "eurusd", "usdjpy")
+"""Markets that the scaling document compares the S&P 500 with (FEAT-SC-7)."""
+BESIDE_RELEASES = ("cpi", "nfp", "gdp")
+"""Releases with a surprise (FEAT-SC-8)."""
+SCALING_PHASE_3 = (
+    *(f"correlation_{name}" for name in BESIDE_PRICES),
+    *(f"return_over_{name}" for name in BESIDE_PRICES),
+    *("minutes_to_fomc", "minutes_since_fomc"),
+    *(f"{name}_surprise" for name in BESIDE_RELEASES),
+    *("earnings_season", "advance_decline", "fund_flow"),
+)
+"""FEAT-SC-7..9: each is off where its series is not given."""
 
 
 def _of(family: str, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -90,15 +105,16 @@ SCHEMAS: dict[str, tuple[str, ...]] = {
     "condor24": _of("condor", CONDOR_BASE),
     "condor32": _of("condor", CONDOR_BASE + CONDOR_DYNAMIC),
     "condor52": _of("condor", CONDOR_BASE + CONDOR_DYNAMIC + PRIMITIVES),
+    "condor24_two_hot": _of("condor", CONDOR_BASE[:-1] + TWO_HOT),
+    "condor32_two_hot": _of("condor", CONDOR_BASE[:-1] + TWO_HOT + CONDOR_DYNAMIC),
+    "condor52_two_hot": _of("condor", CONDOR_BASE[:-1] + TWO_HOT + CONDOR_DYNAMIC + PRIMITIVES),
     "nq24": _of("nq", NQ),
     "mes": _of("mes", MES_BEFORE_WEEKDAY + MES_WEEKDAY + MES_HIGHER),
     "mes_cyclical": _of("mes", MES_BEFORE_WEEKDAY + MES_WEEKDAY_CYCLICAL + MES_HIGHER),
     "scaling10": _of("scaling", SCALING_BASELINE),
     "scaling20": _of("scaling", SCALING_BASELINE + SCALING_PHASE_1),
     "scaling26": _of("scaling", SCALING_BASELINE + SCALING_PHASE_1 + SCALING_PHASE_2),
-    "scaling30": _of(
-        "scaling",
-        SCALING_BASELINE + SCALING_PHASE_1 + SCALING_PHASE_2 + SCALING_MICROSTRUCTURE + SCALING_TIME,
-    ),
+    "scaling30": _of("scaling", SCALING_30),
+    "scaling50": _of("scaling", SCALING_30 + SCALING_PHASE_3),
 }
 """Schema -> keys of the registry, in column order."""

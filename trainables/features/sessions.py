@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import numba
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 
-from trainables.features.bars import Bars, shared, typical_price, weekday
+from trainables.features.bars import Bars, over_recent, shared, typical_price, weekday
 from trainables.features.indicators import DEGENERATE, ratio
-from trainables.features.rolling import Float, Int, rolling_mean
+from trainables.features.memory import remembered
+from trainables.features.rolling import Float, Int
+
+MOMENTUM_SESSIONS = (3, 5)
+"""Sessions that `price_mom_3d` and `price_mom_5d` look back (FEAT-SC-1)."""
 
 
 @shared
@@ -39,50 +43,111 @@ def known_of_sessions(values: Float, bars: Bars) -> Float:
     return np.where((at >= 0).reshape(-1, *[1] * (values.ndim - 1)), known, np.nan)
 
 
+def session_edges(bars: Bars) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return where sessions and where segments begin."""
+    here = np.arange(len(bars))
+    return bars.session_first == here, bars.segment_first == here
+
+
 @shared
-def session_returns(bars: Bars) -> Float:
-    """Return the log return from close to close of each session, NaN for the first of a segment."""
-    return _change_between_sessions(np.log(bars.market.close), bars)
-
-
-def _change_between_sessions(x: Float, bars: Bars) -> Float:
-    starts, ends = bounds(bars)
-    last = x[ends - 1]
-    change = np.diff(last, prepend=np.nan)
-    change[bars.segment_first[starts] == starts] = np.nan
-    return change
-
-
 def volatility_correlation(bars: Bars) -> Float:
     """Return the correlation of session returns and changes of log implied volatility (FEAT-SC-3); 0 where degenerate.
 
-    Over the last `vix_correlation_n` sessions that are over and have both.
+    Over the last `vix_correlation_n` sessions that are over and have both; changes are of closes inside a segment.
     """
-    n, iv = bars.settings.vix_correlation_n, bars.market.iv
-    volatility = np.log(np.where(iv > 0, iv, np.nan))
-    pairs = np.stack([session_returns(bars), _change_between_sessions(volatility, bars)])
-    has_both = np.isfinite(pairs).all(axis=0)
-    values = np.full(max(int(has_both.sum()), n - 1) + 1, np.nan)
-    if has_both.sum() >= n:
-        windows = sliding_window_view(pairs[:, has_both], n, axis=1)
-        x, y = windows - windows.mean(axis=2, keepdims=True)
-        values[n : len(x) + n] = ratio((x * y).sum(axis=1), np.sqrt((x * x).sum(axis=1) * (y * y).sum(axis=1)), 0.0)
-    return known_of_sessions(values[np.cumsum(has_both)], bars)
+    m, n = bars.market, bars.settings.vix_correlation_n
+    volatility = np.log(np.where(m.iv > 0, m.iv, np.nan))
+    is_daily = m.bars_per_session == 1
+    return _correlations(
+        np.log(m.close), volatility, *session_edges(bars), is_daily, remembered(n, 2), remembered(7)
+    )  # fmt: skip
 
 
+@numba.njit(cache=True, nogil=True)
+def _correlations(price: Float, volatility: Float, new_session, new_segment, is_daily, ring, state):  # type: ignore[no-untyped-def]
+    """Pass over bars; `ring` holds the last pairs of changes, `state` their count, levels and the latest value.
+
+    A session that is one bar is over with it; a longer one is over when the next begins.
+    """
+    out = np.empty(len(price))
+    count, before, before_volatility, last, last_volatility, value, has_begun = state
+    if not has_begun:
+        before, before_volatility, last, last_volatility, value = np.nan, np.nan, np.nan, np.nan, np.nan
+    for i in range(len(price)):
+        if new_session[i] and not is_daily:
+            count, value = _with_pair(ring, count, last - before, last_volatility - before_volatility, value)
+            before, before_volatility = last, last_volatility
+        if new_segment[i]:
+            before, before_volatility = np.nan, np.nan
+        last, last_volatility = price[i], volatility[i]
+        if is_daily:
+            count, value = _with_pair(ring, count, last - before, last_volatility - before_volatility, value)
+            before, before_volatility = last, last_volatility
+        out[i] = value
+    state[0], state[1], state[2], state[3], state[4], state[5], state[6] = (
+        count, before, before_volatility, last, last_volatility, value, 1.0,
+    )  # fmt: skip
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _with_pair(ring, count, x, y, value):  # type: ignore[no-untyped-def]
+    """Add a pair of changes, if both are known, and return the number of pairs and the correlation of the last ones."""
+    n = len(ring)
+    if np.isnan(x) or np.isnan(y):
+        return count, value
+    ring[int(count) % n] = x, y
+    count += 1.0
+    if count < n:
+        return count, value
+    mean_x, mean_y, xx, yy, xy = 0.0, 0.0, 0.0, 0.0, 0.0
+    for k in range(n):
+        pair = ring[(int(count) + k) % n]
+        mean_x, mean_y = mean_x + pair[0] / n, mean_y + pair[1] / n
+    for k in range(n):
+        pair = ring[(int(count) + k) % n]
+        dx, dy = pair[0] - mean_x, pair[1] - mean_y
+        xx, yy, xy = xx + dx * dx, yy + dy * dy, xy + dx * dy
+    scale = np.sqrt(xx * yy)
+    return count, xy / scale if scale >= DEGENERATE else 0.0
+
+
+@shared
 def weekday_effect(bars: Bars) -> Float:
     """Return the mean return of the last `weekday_n` sessions of the same weekday before this session (FEAT-SC-3)."""
-    starts, _ = bounds(bars)
-    returns, day, n = session_returns(bars), weekday(bars)[starts], bars.settings.weekday_n
-    effect = np.full(len(returns), np.nan)
-    for number in range(7):
-        of_day = np.flatnonzero(day == number)
-        kept = of_day[~np.isnan(returns[of_day])]
-        means = np.append(np.nan, rolling_mean(returns[kept], np.zeros(len(kept), dtype=np.int64), n))
-        effect[of_day] = means[np.searchsorted(kept, of_day)]
-    return effect[ordinal(bars)]
+    n = bars.settings.weekday_n
+    return _weekday_means(
+        np.log(bars.market.close), weekday(bars), *session_edges(bars), remembered(7, n), remembered(12)
+    )  # fmt: skip
 
 
+@numba.njit(cache=True, nogil=True)
+def _weekday_means(price: Float, day: Int, new_session, new_segment, ring, state):  # type: ignore[no-untyped-def]
+    """Pass over bars; `ring` holds the last returns of each weekday, `state` their counts and the present values."""
+    out = np.empty(len(price))
+    n = ring.shape[1]
+    before, last, today, value = state[7], state[8], int(state[9]), state[10]
+    if not state[11]:
+        before, last, value = np.nan, np.nan, np.nan
+    for i in range(len(price)):
+        if new_session[i]:
+            if not np.isnan(last - before):
+                ring[today, int(state[today]) % n] = last - before
+                state[today] += 1.0
+            before = np.nan if new_segment[i] else last
+            today, value = day[i], np.nan
+            if state[today] >= n:
+                value = 0.0
+                for k in range(n):
+                    value += ring[today, (int(state[today]) + k) % n]
+                value /= n
+        last = price[i]
+        out[i] = value
+    state[7], state[8], state[9], state[10], state[11] = before, last, today, value, 1.0
+    return out
+
+
+@over_recent
 def close_sessions_ago(bars: Bars, n: int) -> Float:
     """Return the close n sessions earlier at the same time after the open, or the latest before it (FEAT-SC-1).
 
@@ -149,6 +214,7 @@ def value_areas(price: Float, volume: Float, starts: Int, ends: Int, n_bins: int
 
 
 @shared
+@over_recent
 def profile(bars: Bars) -> Float:
     """Return (n_bars, 3): point of control, value-area high and low of the last session that is over (FEAT-SC-3).
 
@@ -178,6 +244,7 @@ def opening_range(high: Float, low: Float, first: Int, n: int) -> tuple[Float, F
     return top, bottom
 
 
+@over_recent
 def opening_range_position(bars: Bars) -> Float:
     """Return (C - low)/(high - low) of the session's opening range, 0.5 where it is flat (FEAT-SC-6)."""
     m = bars.market
@@ -185,6 +252,7 @@ def opening_range_position(bars: Bars) -> Float:
     return ratio(m.close - bottom, top - bottom, 0.5)
 
 
+@over_recent
 def closing_range_position(bars: Bars) -> Float:
     """Return (C - low)/(high - low) of the last bars of the session before, 0.5 where flat (FEAT-SC-6)."""
     m, n = bars.market, bars.settings.clock.range_bars

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -143,6 +144,8 @@ class FeatureSettings(StrictModel):
     rules_file: str | None = None
     """YAML file whose rules replace shipped rule primitives of the same name; none: the shipped ones."""
 
+    sma_windows: tuple[int, int, int, int, int, int] = (5, 10, 20, 50, 100, 200)
+    """Windows of the six average deviations in nq24, increasing (FEAT-NQ-3, chapter 12)."""
     volume_delta: Literal["difference", "signed"] = "difference"
     """Meaning of `volume_delta` in nq24 (FEAT-NQ-2, C-91)."""
     point_value_usd: float = Field(default=20.0, gt=0)
@@ -179,11 +182,17 @@ class FeatureSettings(StrictModel):
     """Bars of the short rolling VWAP: 15 minutes on one-minute bars (FEAT-SC-1)."""
     vwap_long_n: int = Field(default=60, ge=1)
     """Bars of the long rolling VWAP: 60 minutes on one-minute bars (FEAT-SC-1)."""
+    intermarket_n: int = Field(default=60, ge=3)
+    """Bars of the correlation with, and of the return over, another market (FEAT-SC-7); our choice."""
     imbalance_n: int = Field(default=20, ge=2)
     """Bars of the order-flow imbalance (FEAT-SC-5)."""
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> FeatureSettings:
+        if not all(2 <= a < b for a, b in pairwise(self.sma_windows)):
+            raise ValueError(
+                f"sma_windows: expected increasing windows of 2 or more, found {self.sma_windows}; sort them"
+            )
         points = self.tda_window - (self.tda_dim - 1) * self.tda_delay
         if points < 4:
             raise ValueError(

@@ -10,6 +10,7 @@ import gudhi
 import numpy as np
 
 from trainables.features.bars import Bars, chained_log_price, shared
+from trainables.features.memory import earlier_rows, remembered
 from trainables.features.rolling import Float
 
 
@@ -23,15 +24,17 @@ def persistence(bars: Bars) -> Float:
     s = bars.settings
     if not s.tda:
         return np.zeros(len(bars))
-    age = np.arange(len(bars)) - bars.segment_first - (s.tda_window - 1)
-    at = np.flatnonzero((age >= 0) & (age % s.tda_stride == 0))
     prices = np.exp(chained_log_price(bars))
+    (prices,), first, start = earlier_rows(bars.segment_first, s.tda_window - 1, prices)
+    held = remembered(1)
     values = np.full(len(bars), np.nan)
-    values[at] = [
-        total_persistence(embed(prices[i + 1 - s.tda_window : i + 1], s.tda_dim, s.tda_delay, s.tda_points)) for i in at
-    ]
-    computed = np.maximum.accumulate(np.where(np.isin(np.arange(len(bars)), at), np.arange(len(bars)), -1))
-    return np.where(age >= 0, values[np.maximum(computed, 0)], np.nan)
+    age = np.arange(start, len(prices)) - first[start:] - (s.tda_window - 1)
+    for i in np.flatnonzero(age >= 0):
+        if age[i] % s.tda_stride == 0:
+            path = prices[start + i + 1 - s.tda_window : start + i + 1]
+            held[:] = total_persistence(embed(path, s.tda_dim, s.tda_delay, s.tda_points))
+        values[i] = held[0]
+    return values
 
 
 def embed(path: Float, dim: int, delay: int, n_points: int) -> Float:

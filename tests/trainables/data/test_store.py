@@ -1,5 +1,8 @@
 import multiprocessing
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -99,3 +102,50 @@ def test_a_dataset_comes_back_as_it_was(tmp_path):
 def test_a_content_key_depends_on_names_and_values_only():
     assert content_key(a=1, b=(2, 3)) == content_key(b=[2, 3], a=1)
     assert len({content_key(a=1), content_key(a=2), content_key(b=1)}) == 3
+
+
+READ_ALL = """
+import sys
+from pathlib import Path
+from trainables.data.store import FeatureStore
+store = FeatureStore(Path(sys.argv[1]))
+def private_kib():
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Clean:", "Private_Dirty:")))
+before = private_kib()
+x = store.get("k", lambda: 1 / 0)["x"]
+total = float(x.sum())
+print("ready", flush=True)
+sys.stdin.readline()
+inode = Path(sys.argv[1], "k", "x.npy").stat().st_ino
+mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith("x.npy")]
+print(total, private_kib() - before, inode, *{line.split()[4] for line in mapped}, flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.requirement("CLUSTER-5")
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux")
+def test_two_trials_on_a_node_share_one_copy_of_the_data(tmp_path):
+    n_mib = 64
+    FeatureStore(tmp_path).get("k", lambda: {"x": np.ones((n_mib * 2**18 // 16, 16), dtype=np.float32)})
+    readers = [
+        subprocess.Popen(
+            [sys.executable, "-c", READ_ALL, str(tmp_path)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3],
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    for reader in readers:
+        assert reader.stdout.readline() == "ready\n"
+    for reader in readers:
+        reader.stdin.write("\n")
+        reader.stdin.flush()
+    answers = [reader.stdout.readline() for reader in readers]
+    for reader in readers:
+        reader.communicate("\n")
+    for answer in answers:
+        total, private_kib, inode, *mapped = answer.split()
+        assert float(total) == n_mib * 2**18
+        assert float(private_kib) < 0.05 * n_mib * 1024
+        assert mapped == [inode]

@@ -5,8 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 from trainables.data.market import Market
+from trainables.features.registry import REGISTRY
+from trainables.features.schemas import BESIDE_PRICES
 
 SECOND = 1_000_000_000
+
+
+def series_beside(market: Market, seed: int = 7) -> dict[str, np.ndarray]:
+    """Return a value per bar for every series that features may use; a longer market only adds to them."""
+    n, seconds = len(market), market.known_time / SECOND
+    names = sorted({name for row in REGISTRY.values() for name in row.series})
+    generators = {name: np.random.default_rng([seed, i]) for i, name in enumerate(names)}
+    series = {name: generators[name].uniform(0.1, 2.0, n) for name in names}
+    for name in BESIDE_PRICES:
+        series[name] = 100.0 * np.exp(np.cumsum(np.random.default_rng([seed, names.index(name), 1]).normal(0, 4e-4, n)))
+    return series | {"fomc_next_s": seconds + 86_400.0, "fomc_previous_s": seconds - 7_200.0}
 
 
 def make_market(

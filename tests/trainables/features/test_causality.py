@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from tests.trainables.features.market_fixture import make_market
+from tests.trainables.features.market_fixture import make_market, series_beside
 from trainables.data.market import Market
 from trainables.features.bars import Bars
 from trainables.features.registry import REGISTRY, compute, kinds, rows_of
@@ -39,8 +39,12 @@ def everything(family: str, bars_per_session: int) -> dict[str, np.ndarray]:
     return values_of(family, market_of(family, bars_per_session))
 
 
-def values_of(family: str, market: Market) -> dict[str, np.ndarray]:
-    bars = Bars(market, SETTINGS)
+def values_of(family: str, market: Market, changed_after: int | None = None) -> dict[str, np.ndarray]:
+    series = series_beside(market)
+    if changed_after is not None:
+        factor = np.where(np.arange(len(market)) > changed_after, 1.5, 1.0)
+        series = {name: values * factor for name, values in series.items()}
+    bars = Bars(market, SETTINGS, series)
     return {key: np.array(row.function(bars)) for key, row in REGISTRY.items() if row.family == family}
 
 
@@ -91,7 +95,7 @@ def assert_same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], t
 @pytest.mark.parametrize(("family", "per_session", "t"), MOMENTS)
 def test_nothing_after_a_bar_moves_anything_up_to_it(family: str, per_session: int, t: int) -> None:
     market = randomised_after(market_of(family, per_session), t, seed=t)
-    assert_same(values_of(family, market), everything(family, per_session), t)
+    assert_same(values_of(family, market, changed_after=t), everything(family, per_session), t)
 
 
 def test_the_guard_catches_a_feature_that_looks_one_bar_ahead() -> None:
@@ -172,7 +176,7 @@ def test_compute_gives_float32_columns_in_schema_order_and_leaves_the_market_alo
     family = SCHEMAS[schema][0].split(".")[0]
     market = market_of(family, 7000 if family == "mes" else 1)
     before = {name: getattr(market, name).copy() for name in VALUES}
-    features, names = compute(schema, market, SETTINGS)
+    features, names = compute(schema, market, SETTINGS, series_beside(market))
     assert features.shape == (len(market), len(names))
     assert features.dtype == np.float32
     assert features.flags.c_contiguous

@@ -12,6 +12,7 @@ from trainables.features.normalisers import (
     Normaliser,
     fit_normaliser,
     instance_normalise,
+    trailing_mad,
     trailing_zscore,
 )
 
@@ -178,3 +179,23 @@ def test_trailing_statistics_see_no_later_row(window: int | None, rows: np.ndarr
     past = rows[: 100 + 1, 3]
     past = past[~np.isnan(past)][-(window or len(past)) :]
     assert found[100, 3] == pytest.approx((past[-1] - past.mean()) / past.std(), rel=1e-4)
+
+
+@pytest.mark.requirement("NORM-5")
+@pytest.mark.parametrize("window", [None, 20])
+def test_trailing_median_and_deviation_are_those_of_scipy_and_see_no_later_row(
+    window: int | None, rows: np.ndarray
+) -> None:
+    found = trailing_mad(rows, 10.0, window)
+    changed = rows.copy()
+    changed[120:] *= 50
+    np.testing.assert_array_equal(trailing_mad(changed, 10.0, window)[:120], found[:120])
+    past = rows[:101, 3]
+    past = past[~np.isnan(past)][-(window or len(past)) :]
+    expected = (past[-1] - np.median(past)) / (1.4826 * stats.median_abs_deviation(past))
+    assert found[100, 3] == pytest.approx(expected, rel=1e-4)
+    mostly_one = np.append(np.ones(30), 5.0)[:, None]
+    assert trailing_mad(mostly_one, 10.0, window)[-1, 0] == pytest.approx(
+        4.0 / mostly_one[-(window or 31) :].std(), rel=1e-4
+    )
+    assert (trailing_mad(np.full((30, 1), 7.0), 10.0, window)[25:] == 0).all()

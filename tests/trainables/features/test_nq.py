@@ -75,7 +75,7 @@ def test_indicators_equal_talib_inside_a_session(day: Market) -> None:
     hlc = m.high, m.low, m.close
     expected = {
         "macd_hist": (line - talib.EMA(line, 9)) / m.close,
-        **{f"sma_dev_{n}": m.close / talib.SMA(m.close, n) - 1 for n in (5, 10, 20, 50, 100, 200)},
+        **{f"sma_dev_{k}": m.close / talib.SMA(m.close, n) - 1 for k, n in enumerate((5, 10, 20, 50, 100, 200), 1)},
         "rsi": (talib.RSI(m.close, 14) - 50) / 50,
         "cci": talib.CCI(*hlc, 20) / 100,
         "atr_norm": talib.ATR(*hlc, 14) / m.close,

@@ -15,7 +15,8 @@ from trainables.data.market import Market
 from trainables.features.registry import compute
 from trainables.features.settings import FeatureSettings
 
-MINUTES = Path(__file__).parents[3] / ".." / "shared" / "data" / "es_1m_esh25.parquet"
+SHARED = Path(__file__).parents[3] / ".." / "shared" / "data"
+MINUTES, SECONDS = SHARED / "es_1m_esh25.parquet", SHARED / "spy_1s_lean_2013.parquet"
 SOURCES = [
     "daily",
     pytest.param("minutes", marks=pytest.mark.skipif(not MINUTES.exists(), reason="needs ../shared/data")),
@@ -43,6 +44,17 @@ def test_measured_bars_show_no_future_either(source: str, family: str) -> None:
     for t in (389, 390, 1200, len(market) - 2):
         assert_same(values_of(family, randomised_after(market, t, seed=t)), everything(source, family), t)
         assert_same(values_of(family, until(market, t)), everything(source, family), t)
+
+
+@pytest.mark.requirement("DATA-30")
+@pytest.mark.skipif(not SECONDS.exists(), reason="needs ../shared/data")
+def test_measured_seconds_show_no_future_either() -> None:
+    data = DataConfig(source="files", bars=str(SECONDS), bar_seconds=1)
+    market = until(load_market(data, FoldsConfig(), vault="open"), 6000)
+    expected = values_of("mes", market)
+    for t in (1200, len(market) - 2):
+        assert_same(values_of("mes", randomised_after(market, t, seed=t)), expected, t)
+        assert_same(values_of("mes", until(market, t)), expected, t)
 
 
 @pytest.mark.requirement("FEAT-CB-52")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainables.features import rolling
-from trainables.features.bars import run_starts
+from trainables.features.memory import run_starts
 
 FUNCTIONS = {
     rolling.rolling_mean: lambda w: w.mean(),

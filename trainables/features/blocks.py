@@ -1,0 +1,99 @@
+"""Features of bars block by block, each going on from the one before: what batch and stream have in common (EXEC-3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainables.data.market import Market
+from trainables.features.bars import Bars
+from trainables.features.memory import Memory
+from trainables.features.rolling import Float
+from trainables.features.row import FeatureRow
+from trainables.features.sessions import MOMENTUM_SESSIONS
+from trainables.features.settings import FeatureSettings
+
+ARRAYS = tuple(f.name for f in fields(Market) if f.type in ("Int", "Float"))
+"""Fields of a market that have one value per bar."""
+COLUMNS_AT_ONCE = 16
+"""Columns that are written together, a cache line of float32: twice as fast as one by one."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far features have been computed.
+
+    Attributes:
+        memory: What the calls of the features remember.
+        recent: The last bars: those of the sessions that the next block may need, at least one.
+    """
+
+    memory: Memory = field(default_factory=Memory)
+    recent: Market | None = None
+
+
+def extend(
+    progress: Progress,
+    rows: Sequence[FeatureRow],
+    settings: FeatureSettings,
+    market: Market,
+    series: Mapping[str, Float],
+    out: NDArray[np.float32],
+) -> None:
+    """Compute the features of the bars that follow.
+
+    Args:
+        progress: Changed in place; a fresh one where these are the first bars.
+        rows: The same for every block.
+        settings: The same for every block.
+        market: One bar or more.
+        series: (n_bars,) each.
+        out: (n_bars, n_features), overwritten.
+    """
+    before = _with_recent(progress, market, _sessions_needed(rows, settings, market.bars_per_session))
+    recent = None if before is None else Bars(before, settings)  # here, because inside it would be remembered
+    columns = np.empty((COLUMNS_AT_ONCE, len(market)), dtype=np.float32)
+    with progress.memory.block(len(market)):
+        bars = Bars(market, settings, series, recent)
+        for start in range(0, len(rows), COLUMNS_AT_ONCE):
+            together = rows[start : start + COLUMNS_AT_ONCE]
+            for column, row in zip(columns, together, strict=False):
+                column[:] = row.function(bars)
+            out[:, start : start + len(together)] = columns[: len(together)].T
+
+
+def _with_recent(progress: Progress, market: Market, n_sessions: int) -> Market | None:
+    """Return the bars after those of the sessions before them, and keep what the next block may need."""
+    if not n_sessions:
+        progress.recent = sliced(market, len(market) - 1, len(market))
+        return None
+    recent = market if progress.recent is None else joined(progress.recent, market)
+    begins = np.flatnonzero(np.append(True, (np.diff(recent.session) != 0) | (np.diff(recent.segment) != 0)))
+    progress.recent = sliced(recent, int(begins[-min(n_sessions, len(begins))]), len(recent))
+    return recent
+
+
+def _sessions_needed(rows: Sequence[FeatureRow], settings: FeatureSettings, per_session: int) -> int:
+    """Return of how many sessions, the current one included, all bars are needed."""
+    families = {row.family for row in rows}
+    if "scaling" in families:
+        return max(*MOMENTUM_SESSIONS, settings.profile_daily_n if per_session == 1 else 1) + 1
+    return 1 if "mes" in families else 0
+
+
+def joined(earlier: Market, later: Market) -> Market:
+    """Return the bars of both; what is not an array is the later one's."""
+    return replace(later, **{name: np.concatenate([getattr(earlier, name), getattr(later, name)]) for name in ARRAYS})
+
+
+def viewed(market: Market, start: int, end: int) -> Market:
+    """Return the bars [start, end) without a copy."""
+    return replace(market, **{name: getattr(market, name)[start:end] for name in ARRAYS})
+
+
+def sliced(market: Market, start: int, end: int) -> Market:
+    """Return a copy of the bars [start, end), which keeps no other bar in memory."""
+    return replace(market, **{name: getattr(market, name)[start:end].copy() for name in ARRAYS})
