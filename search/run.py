@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")
 """Where run folders go by default, below the working directory."""
+MOST_DIFFERENCES = 5
+"""Lines about what keeps a run from being resumed; the first say enough."""
 FLUSH_S = 20.0
 """Seconds that the end of a search waits for a slow tracking server."""
 
@@ -210,7 +212,8 @@ def _read_space(chosen: argparse.Namespace) -> tuple[SpaceFile, Document, str]:
         ].content
         given = {**fresh, "search": {**fresh["search"], "seed": fresh["search"]["seed"] or saved["search"]["seed"]}}
     if found := differences(saved, given):
-        raise SpaceError(tuple(f"--resume {chosen.resume}: {line}" for line in found))
+        more = [f"and {len(found) - MOST_DIFFERENCES} more values differ"] if len(found) > MOST_DIFFERENCES else []
+        raise SpaceError(tuple(f"--resume {chosen.resume}: {line}" for line in [*found[:MOST_DIFFERENCES], *more]))
     return spec, document, chosen.resume.name
 
 

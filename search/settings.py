@@ -287,7 +287,7 @@ def json_schema(model: type[BaseModel]) -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-IDENTITY = ("data", "folds", "family", "parameters", "search", "fidelity", "objectives")
+IDENTITY = ("family", "data", "folds", "parameters", "search", "fidelity", "objectives")
 """Sections that make a search what it is; the others may change when it is resumed."""
 
 
