@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from trainables.data.config import DataConfig
 from trainables.data.external import COLUMNS, ExternalSeries, known_at, read_sources
 from trainables.data.zones import NS_PER_SECOND
+from trainables.errors import DataError
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -38,7 +39,7 @@ def beside_series(data: DataConfig, known_time: Int) -> dict[str, Float]:
         Name -> (n_bars,), NaN where unknown.
 
     Raises:
-        DataError: A file is there and cannot be used.
+        DataError: A file is there and cannot be used, or one of releases has no forecast.
     """
     sources, _ = read_sources(data.series.paths(), data.timezone)
     joined: dict[str, Float] = {}
@@ -52,6 +53,8 @@ def _joined(name: str, series: ExternalSeries, times: Int, max_age_days: float) 
         return _decisions(series, times)
     if name in SURPRISES:
         prints = first_prints(series)
+        if not len(prints.value):
+            raise DataError(f"data.series.{name}: expected forecasts in column expected, found none; add them")
         return {
             f"{name}_surprise": known_at(prints, times)[:, SURPRISE],
             f"{name}_surprise_std": known_at(_with_value(prints, deviations(prints)), times)[:, VALUE],

@@ -123,6 +123,12 @@ def test_a_surprise_is_measured_by_those_published_before_it(tmp_path: Path) -> 
     np.testing.assert_allclose(series["cpi_surprise_std"][[70, 95]], statistics.stdev(surprises[:3]))
 
 
+def test_releases_without_a_forecast_are_refused(tmp_path: Path) -> None:
+    path = file_of(tmp_path, "cpi", TIMES[:1], TIMES[:1], [5.0])
+    with pytest.raises(DataError, match=r"data\.series\.cpi: expected forecasts in column expected, found none"):
+        load_market(data_with(cpi=path), FOLDS)
+
+
 @pytest.mark.requirement("FEAT-SC-8")
 def test_decisions_by_the_schedule_known_then(tmp_path: Path) -> None:
     """The second is announced for bar 60, then moved to bar 50 on bar 30; nothing was announced after it."""
