@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -88,6 +90,51 @@ class SyntheticConfig(StrictModel):
         return self
 
 
+class SeriesConfig(StrictModel):
+    """Paths of series beside the market (DATA-27), Parquet or CSV; see `external` for their columns, and `beside`."""
+
+    nq: str | None = None
+    """Price of the Nasdaq-100 future or index, as those of other markets: value in its own currency."""
+    ym: str | None = None
+    """Price of the Dow."""
+    rty: str | None = None
+    """Price of the Russell 2000."""
+    xlf: str | None = None
+    """Price of the financial sector's fund."""
+    xlk: str | None = None
+    """Price of the technology sector's fund."""
+    xle: str | None = None
+    """Price of the energy sector's fund."""
+    eurusd: str | None = None
+    """Dollars per euro."""
+    usdjpy: str | None = None
+    """Yen per dollar."""
+    fomc: str | None = None
+    """A row per decision of the FOMC: event_time is its instant, value that of the next one as then scheduled, in
+    seconds since the epoch. A schedule that changes is a revision."""
+    cpi: str | None = None
+    """Consumer prices: value is what was published, expected its forecast."""
+    nfp: str | None = None
+    """Payrolls outside farms, the same."""
+    gdp: str | None = None
+    """Gross domestic product, the same."""
+    earnings_season: str | None = None
+    """1 from the start of an earnings season, 0 from its end."""
+    advance_decline: str | None = None
+    """(advancing - declining)/all issues."""
+    fund_flow: str | None = None
+    """Net flow into funds as a share of their assets."""
+
+    def paths(self) -> dict[str, str]:
+        """Return source -> path of those that are named."""
+        return self.model_dump(exclude_none=True)
+
+
+def absent(sources: Mapping[str, str]) -> dict[str, str]:
+    """Return the sources whose file is not there, and the reason in words."""
+    return {name: f"no file {Path(path).name}" for name, path in sources.items() if not Path(path).exists()}
+
+
 class DataConfig(StrictModel):
     """Where the market comes from."""
 
@@ -105,6 +152,10 @@ class DataConfig(StrictModel):
     """Set for a file of several contracts of a future."""
     synthetic: SyntheticConfig | None = None
     """The market of `source: synthetic`; none: its defaults."""
+    series: SeriesConfig = SeriesConfig()
+    """Series beside the market by name, joined by when they were published; those left out are off."""
+    series_max_age_days: float = Field(default=7.0, gt=0)
+    """A price of another market that is older is unknown; what else there is holds until the next release."""
     defects: Literal["error", "drop"] = "error"
     """`error` refuses bad rows; `drop` leaves them out, counts them and marks the market. Nothing is ever filled in."""
     price_tolerance_frac: float = Field(default=1e-6, ge=0, lt=0.1)

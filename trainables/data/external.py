@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.data.asof import asof_join
+from trainables.data.config import absent
 from trainables.data.readers import existing, numbers, read_table
 from trainables.data.timestamps import read_times
 from trainables.data.zones import NS_PER_DAY
@@ -25,7 +26,7 @@ from trainables.errors import DataError
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 COLUMNS = ("value", "expected", "surprise", "age_days")
-"""What a source gives each row: the newest value, its forecast, their difference, and days since its event."""
+"""What `known_at` gives each row: the newest value, its forecast, their difference, and days since its event."""
 log = logging.getLogger(__name__)
 
 
@@ -37,21 +38,6 @@ class ExternalSeries:
     release_time: Int
     value: Float
     expected: Float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExternalColumns:
-    """Values of the sources that are there, and why the others are off.
-
-    Attributes:
-        values: (n_times, 4 n_sources) in the order of `names`; NaN where nothing was known.
-        names: `<source>_value`, `<source>_expected`, `<source>_surprise`, `<source>_age_days` of each source.
-        off: Source -> reason.
-    """
-
-    values: Float
-    names: tuple[str, ...]
-    off: Mapping[str, str]
 
 
 def read_external(path: Path, timezone: str | None = None) -> ExternalSeries:
@@ -111,31 +97,23 @@ def known_at(series: ExternalSeries, times: Int, max_age_days: float | None = No
     return joined
 
 
-def external_columns(
-    sources: Mapping[str, Path | None],
-    times: Int,
-    *,
-    timezone: str | None = None,
-    max_age_days: float | None = None,
-) -> ExternalColumns:
-    """Return the columns of all sources that have a file; one that has none is off, logged with the reason.
+def read_sources(
+    sources: Mapping[str, str], timezone: str | None = None
+) -> tuple[dict[str, ExternalSeries], dict[str, str]]:
+    """Read all sources whose file is there; one that has none is off, logged with the reason.
 
     Args:
-        sources: Name -> file; none where there is none.
-        times: (n_times,) ns UTC, not decreasing: moments of decision.
+        sources: Name -> path.
         timezone: IANA zone of naive timestamps.
-        max_age_days: See `known_at`.
+
+    Returns:
+        The series by name, and for each source that is off the reason.
 
     Raises:
         DataError: A file is there and cannot be used: that is never taken for an absent source.
     """
-    blocks, names, off = [np.empty((len(times), 0))], [], {}
-    for source, path in sources.items():
-        if path is None or not Path(path).exists():
-            off[source] = "no file is named" if path is None else f"no file {Path(path).name}"
-            log.warning("external series %s is off: %s", source, off[source])
-            continue
-        series = read_external(existing(str(path), f"external.{source}"), timezone)
-        blocks.append(known_at(series, times, max_age_days))
-        names += [f"{source}_{column}" for column in COLUMNS]
-    return ExternalColumns(values=np.concatenate(blocks, axis=1), names=tuple(names), off=off)
+    off = absent(sources)
+    for source, reason in off.items():
+        log.warning("external series %s is off: %s", source, reason)
+    present = {source: existing(path, f"data.series.{source}") for source, path in sources.items() if source not in off}
+    return {source: read_external(path, timezone) for source, path in present.items()}, off

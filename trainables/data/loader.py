@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from trainables.data.arch_source import VIX_KNOWN, read_vix
 from trainables.data.bars import digest
 from trainables.data.chain import PUT, ReferenceOption, reference_option
-from trainables.data.config import DataConfig, FoldsConfig
+from trainables.data.config import DataConfig, FoldsConfig, absent
 from trainables.data.folds import FoldPlan, plan_folds
 from trainables.data.market import Market
 from trainables.data.placement import PlacedBars, place_bars
@@ -27,7 +27,7 @@ from trainables.data.volatility import Volatility, garch_volatility, rank
 from trainables.data.zones import NS_PER_DAY, NS_PER_SECOND, day_of, instants, local_day
 
 Vault = Literal["closed", "open"]
-PATHS: dict[str, Any] = {"bars": True, "iv": True, "chain": {"path": True}}
+PATHS: dict[str, Any] = {"bars": True, "iv": True, "chain": {"path": True}, "series": True}
 """Settings that say where files are; their content counts, not their place."""
 MODEL = "GARCH(1,1) on past returns"
 
@@ -62,6 +62,7 @@ def load_market(data: DataConfig, folds: FoldsConfig, *, vault: Vault = "closed"
     placed = _cut(place_bars(data), folds, vault)
     bars, close = placed.bars, placed.bars.close * data.price_scale
     option, chain_mark, chain_digests = _listed(data, placed)
+    series, series_digests = _beside(data, placed)
     volatility, extra = _volatility(data, placed, option)
     iv = volatility.at(placed.known_time, data.iv_max_age_days)
     if option is None:
@@ -97,7 +98,8 @@ def load_market(data: DataConfig, folds: FoldsConfig, *, vault: Vault = "closed"
         bars_per_session=int(np.median(np.unique(placed.session, return_counts=True)[1])),
         rate_ann=data.rate_ann,
         marks={**_marks(data, placed), **chain_mark},
-        snapshot=_snapshot(data, folds, vault, (*placed.digests, *extra, *chain_digests)),
+        snapshot=_snapshot(data, folds, vault, (*placed.digests, *extra, *chain_digests, *series_digests)),
+        series=series,
     )
 
 
@@ -139,6 +141,18 @@ def _listed(data: DataConfig, placed: PlacedBars) -> tuple[ReferenceOption | Non
     checked = checked_chain(data)
     option = listed_option(checked, placed.known_time, placed.bars.close * data.price_scale, data)
     return option, {"chain": checked.mark}, (digest(data.chain.path),)
+
+
+def _beside(data: DataConfig, placed: PlacedBars) -> tuple[dict[str, NDArray[np.float64]], tuple[str, ...]]:
+    """Return the series beside the market, and the digests of their files under their names."""
+    paths = data.series.paths()
+    if not paths:
+        return {}, ()
+    from trainables.data.beside import beside_series  # numba: the planner does not need it
+
+    off = absent(paths)
+    digests = tuple(f"{name} {digest(path)}" for name, path in sorted(paths.items()) if name not in off)
+    return beside_series(data, placed.known_time), digests
 
 
 def _volatility(
@@ -197,7 +211,7 @@ def _rank_before_session(placed: PlacedBars, volatility: Volatility, data: DataC
 
 def _marks(data: DataConfig, placed: PlacedBars) -> dict[str, str]:
     chain = "modelled (Black-Scholes at iv)" if data.chain is None else "measured"
-    marks = {"chain": chain, **placed.marks}
+    marks = {"chain": chain, **placed.marks, **_series_mark(data)}
     n_holes = int(placed.segment[-1] - placed.segment[0]) - placed.n_rolls
     if n_holes > 0:
         marks["holes"] = f"{n_holes} in the data; no window and no label crosses one"
@@ -220,6 +234,14 @@ def _marks(data: DataConfig, placed: PlacedBars) -> dict[str, str]:
         if len(measured):
             marks["iv"] = f"modelled before {day_of(int(placed.known_time[measured[0]]))} ({MODEL})"
     return marks
+
+
+def _series_mark(data: DataConfig) -> dict[str, str]:
+    """Say which series beside the market are there, and which are named and off."""
+    paths = data.series.paths()
+    off = absent(paths)
+    parts = [", ".join(name for name in paths if name not in off), *(f"{name} off ({off[name]})" for name in off)]
+    return {"series": "; ".join(filter(None, parts))} if paths else {}
 
 
 def _snapshot(data: DataConfig, folds: FoldsConfig, vault: Vault, digests: tuple[str, ...]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,8 @@ class Market:
         rate_ann: Risk-free rate, per year.
         marks: What is not measured but modelled, for plan, report and MLflow: {"iv": ..., "chain": ...}.
         snapshot: Hash of the content and of the settings that made it.
+        series: Series beside the market by the names of `trainables.features.beside`, (n_bars,) each, as known at
+            `known_time`; NaN where unknown. One that is not given is not there (DATA-27).
     """
 
     event_time: Int
@@ -58,6 +60,7 @@ class Market:
     rate_ann: float
     marks: Mapping[str, str]
     snapshot: str
+    series: Mapping[str, Float] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.event_time)

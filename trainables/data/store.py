@@ -95,18 +95,30 @@ class FeatureStore:
 
 
 def pack(value: Dataset | Market) -> dict[str, NDArray[Any]]:
-    """Return a value as arrays only; what is not an array becomes JSON bytes under `settings`."""
+    """Return a value as arrays only: those of a mapping as `field.name`, the rest as JSON bytes under `settings`."""
     content = {f.name: getattr(value, f.name) for f in fields(value)}
     arrays = {name: v for name, v in content.items() if isinstance(v, np.ndarray)}
-    rest = {name: dict(v) if isinstance(v, Mapping) else v for name, v in content.items() if name not in arrays}
+    rest: dict[str, Any] = {}
+    for name, v in content.items():
+        if isinstance(v, Mapping):
+            inner = {f"{name}.{key}": x for key, x in v.items() if isinstance(x, np.ndarray)}
+            arrays |= inner
+            rest[name] = {key: x for key, x in v.items() if f"{name}.{key}" not in inner}
+        elif name not in arrays:
+            rest[name] = v
     return {**arrays, SETTINGS: np.frombuffer(json.dumps(rest).encode(), dtype=np.uint8)}
 
 
 def unpack(kind: type[Value], arrays: Arrays) -> Value:
     """Return the value that `pack` turned into arrays; lists become tuples again."""
-    rest = json.loads(bytes(arrays[SETTINGS]))
-    plain = {name: tuple(v) if isinstance(v, list) else v for name, v in rest.items()}
-    return kind(**{name: v for name, v in arrays.items() if name != SETTINGS}, **plain)
+    content = {name: tuple(v) if isinstance(v, list) else v for name, v in json.loads(bytes(arrays[SETTINGS])).items()}
+    for name, array in arrays.items():
+        field, _, key = name.partition(".")
+        if key:
+            content[field][key] = array
+        elif name != SETTINGS:
+            content[name] = array
+    return kind(**content)
 
 
 def _write(folder: Path, arrays: Arrays, meta: dict[str, Any]) -> None:

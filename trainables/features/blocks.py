@@ -85,15 +85,23 @@ def _sessions_needed(rows: Sequence[FeatureRow], settings: FeatureSettings, per_
 
 
 def joined(earlier: Market, later: Market) -> Market:
-    """Return the bars of both; what is not an array is the later one's."""
-    return replace(later, **{name: np.concatenate([getattr(earlier, name), getattr(later, name)]) for name in ARRAYS})
+    """Return the bars of both, with the series that both have; what is not an array is the later one's."""
+    series = {
+        name: np.concatenate([earlier.series[name], values])
+        for name, values in later.series.items()
+        if name in earlier.series
+    }
+    arrays = {name: np.concatenate([getattr(earlier, name), getattr(later, name)]) for name in ARRAYS}
+    return replace(later, **arrays, series=series)
 
 
 def viewed(market: Market, start: int, end: int) -> Market:
     """Return the bars [start, end) without a copy."""
-    return replace(market, **{name: getattr(market, name)[start:end] for name in ARRAYS})
+    series = {name: values[start:end] for name, values in market.series.items()}
+    return replace(market, **{name: getattr(market, name)[start:end] for name in ARRAYS}, series=series)
 
 
 def sliced(market: Market, start: int, end: int) -> Market:
     """Return a copy of the bars [start, end), which keeps no other bar in memory."""
-    return replace(market, **{name: getattr(market, name)[start:end].copy() for name in ARRAYS})
+    series = {name: values[start:end].copy() for name, values in market.series.items()}
+    return replace(market, **{name: getattr(market, name)[start:end].copy() for name in ARRAYS}, series=series)

@@ -12,8 +12,8 @@ from trainables.config import FamilyConfig
 
 HIDDEN_WIDTHS = {"32-16": (32, 16), "64-32-16": (64, 32, 16), "128-64-32": (128, 64, 32)}
 """Hidden layers by name: 1,013, 3,573 and 12,245 parameters on ten inputs (MLP-1)."""
-STAGE_INPUTS = {"10": 10, "20": 20, "30+": 42}
-"""Feature stages that are built -> number of inputs; each begins with the columns of the one before (FEAT-SC-1..6)."""
+STAGE_INPUTS = {"10": 10, "20": 20, "30+": 42, "50+": 66}
+"""Feature stages -> number of inputs; each begins with the columns of the one before (FEAT-SC-1..9)."""
 TRAINING_COPIES = 4
 """Float32 numbers kept per parameter: weight, gradient, two moments."""
 ACTIVATION_COPIES = 8
@@ -28,7 +28,7 @@ class MlpConfig(FamilyConfig):
     norm: Literal["layer", "batch"] = "layer"
     """Norm before the first and after every hidden layer (C-104)."""
     feature_stage: Literal["10", "20", "30+", "50+"] = "10"
-    """Feature set; 50+ needs data from other markets and is not built."""
+    """Feature set; 50+ needs every source of `data.series`, so that the number of inputs is one."""
     label_horizon: int = Field(default=5, ge=1)
     """Bars ahead whose direction is the label: 1, 5, 15, 60 minutes in the source (DATA-26)."""
     levels_mode: Literal["relative", "raw"] = "relative"
@@ -39,14 +39,6 @@ class MlpConfig(FamilyConfig):
     """Passes over the training rows of a fold: 30, 60."""
     batch_size: int = Field(default=512, ge=2)
     """Rows per micro-batch: 256, 512, 1024."""
-
-    @model_validator(mode="after")
-    def _stage_is_built(self) -> MlpConfig:
-        if self.feature_stage not in STAGE_INPUTS:
-            raise ValueError(
-                f"feature_stage: expected one that is built ({', '.join(STAGE_INPUTS)}), found {self.feature_stage!r}"
-            )
-        return self
 
     @model_validator(mode="after")
     def _batch_norm_keeps_float32(self) -> MlpConfig:

@@ -18,7 +18,8 @@ from trainables.data.dataset import Dataset
 from trainables.data.loader import load_market
 from trainables.data.market import Market
 from trainables.data.store import FeatureStore, content_key
-from trainables.features.registry import compute, fingerprint
+from trainables.errors import DataError
+from trainables.features.registry import compute, fingerprint, rows_of
 from trainables.features.settings import FeatureSettings
 from trainables.mlp.config import STAGE_INPUTS, MlpConfig
 from trainables.mlp.labels import direction_labels
@@ -26,7 +27,7 @@ from trainables.mlp.losses import cross_entropy
 from trainables.mlp.model import Mlp
 from trainables.training.family import Batch, Score
 
-STAGE_SCHEMAS = {"10": "scaling10", "20": "scaling20", "30+": "scaling30"}
+STAGE_SCHEMAS = {"10": "scaling10", "20": "scaling20", "30+": "scaling30", "50+": "scaling50"}
 LABEL_VERSION = 1
 """Part of the store's key; raised when labels or the rule of usable rows change."""
 
@@ -47,12 +48,16 @@ class MlpFamily:
         """Return features of the config's stage; usable are rows where every stage and horizon of the reach has values.
 
         So all trials of a search are scored on the same timestamps (SEARCH-14), whatever stage or horizon they have.
+
+        Raises:
+            DataError: A stage needs a series that the market lacks.
         """
         market = _market(data, folds)
-        stages = sorted({config.feature_stage, *reach.get("feature_stage", ())} & set(STAGE_INPUTS), key=_n_inputs)
+        stages = sorted({config.feature_stage, *reach.get("feature_stage", ())}, key=STAGE_INPUTS.__getitem__)
         horizons = sorted({config.label_horizon, *reach.get("label_horizon", ())})
         settings = FeatureSettings(levels_mode=config.levels_mode)
         schema = STAGE_SCHEMAS[stages[-1]]
+        _check_series(stages[-1], market)
         key = content_key(
             family=self.name,
             market=market.snapshot,
@@ -64,7 +69,7 @@ class MlpFamily:
         )
 
         def build() -> Dataset:
-            features, names = compute(schema, market, settings)
+            features, names = compute(schema, market, settings, market.series)
             return _dataset(market, features, names[: config.n_inputs], config.label_horizon, horizons, key)
 
         return _store(store).dataset(key, build)
@@ -99,8 +104,14 @@ class MlpFamily:
         )
 
 
-def _n_inputs(stage: str) -> int:
-    return STAGE_INPUTS[stage]
+def _check_series(stage: str, market: Market) -> None:
+    """Refuse a stage of which columns would be off: a network's number of inputs is known before its data (MLP-1)."""
+    missing = sorted({name for row in rows_of(STAGE_SCHEMAS[stage]) for name in row.series} - set(market.series))
+    if missing:
+        raise DataError(
+            f"feature_stage: {stage} expected all series beside the market, found no {', '.join(missing)}; name their "
+            "files in data.series, or take the stage out of the space"
+        )
 
 
 def _dataset(

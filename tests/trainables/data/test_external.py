@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tests.trainables.data.files import write_parquet, write_text
-from trainables.data.external import COLUMNS, external_columns, known_at, read_external
+from trainables.data.external import known_at, read_external, read_sources
 from trainables.errors import DataError
 
 DAY = 86_400 * 10**9
@@ -49,16 +49,13 @@ def test_an_old_event_is_not_used(tmp_path):
 
 
 @pytest.mark.requirement("DATA-27")
-def test_a_missing_source_is_off_with_a_reason_and_has_no_zeros(tmp_path, caplog):
+def test_a_missing_source_is_off_with_a_reason(tmp_path, caplog):
     series(tmp_path)
-    times = np.array([JANUARY + 10 * DAY])
-    sources = {"cpi": tmp_path / "macro.parquet", "flows": tmp_path / "flows.csv", "earnings": None}
     with caplog.at_level(logging.WARNING):
-        columns = external_columns(sources, times)
-    assert columns.names == tuple(f"cpi_{name}" for name in COLUMNS)
-    assert columns.values.shape == (1, 4)
-    assert columns.off == {"flows": "no file flows.csv", "earnings": "no file is named"}
-    assert "external series flows is off: no file flows.csv" in caplog.text
+        found, off = read_sources({"cpi": str(tmp_path / "macro.parquet"), "fund_flow": str(tmp_path / "flows.csv")})
+    assert list(found) == ["cpi"]
+    assert off == {"fund_flow": "no file flows.csv"}
+    assert "external series fund_flow is off: no file flows.csv" in caplog.text
 
 
 def test_a_file_that_is_there_and_wrong_is_never_taken_for_absent(tmp_path):
@@ -70,7 +67,7 @@ def test_a_file_that_is_there_and_wrong_is_never_taken_for_absent(tmp_path):
         series(tmp_path, release_time=np.full(4, FEBRUARY + DAY))
     (tmp_path / "empty.csv").touch()
     with pytest.raises(DataError, match="found an empty file"):
-        external_columns({"cpi": tmp_path / "empty.csv"}, np.array([JANUARY]))
+        read_sources({"cpi": str(tmp_path / "empty.csv")})
 
 
 def test_text_files_are_read(tmp_path):
