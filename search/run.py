@@ -422,7 +422,7 @@ def _conclude(setup: Setup, run_dir: Path, study: Study, plan: dict[str, Any], e
     board, said = page.write(RunFolder(run_dir))
     if board.leader is not None:
         _write_best(setup, run_dir, study.trials[board.leader.trial_id])
-    console.show(board, said, run_dir)
+    console.show(board, run_dir, said)
     if ending != "finished":
         print(f"{ending}: go on with   python search/run.py --resume {run_dir}")
     if study.stop_reason:

@@ -16,13 +16,14 @@ MOST_ROWS = 12
 """Rows printed; all are in ranking.csv."""
 
 
-def show(board: Leaderboard, said: Verdict, run_dir: Path, console: Console | None = None) -> None:
-    """Print the ranked trials, how many ended in which other state, the verdict, and the next commands."""
+def show(board: Leaderboard, run_dir: Path, said: Verdict | None = None, console: Console | None = None) -> None:
+    """Print the ranked trials, how many ended in which other state, the verdict if given, and the next commands."""
     out = console or Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     out.print(_table(board) if board.ranked else "no trial visited every fold: nothing can be ranked")
     states = ", ".join(f"{n} {state}" for state, n in board.counts().items())
     out.print(f"{sum(board.counts().values())} trials: {states}")
-    out.print(said.headline, style="bold")
+    if said is not None:
+        out.print(said.headline, style="bold")
     out.print(f"next:  open {run_dir}/report.html")
     out.print("       make ui")
     if board.ranked:
