@@ -17,7 +17,7 @@ from trainables.data.config import DataConfig, FoldsConfig
 from trainables.data.dataset import Dataset
 from trainables.data.loader import load_market
 from trainables.data.market import Market
-from trainables.data.store import FeatureStore, content_key
+from trainables.data.store import FeatureStore, content_key, keep_to_market
 from trainables.features.registry import compute, fingerprint
 from trainables.features.settings import FeatureSettings
 from trainables.mlp.config import STAGE_INPUTS, MlpConfig
@@ -48,7 +48,8 @@ class MlpFamily:
 
         So all trials of a search are scored on the same timestamps (SEARCH-14), whatever stage or horizon they have.
         """
-        market = _market(data, folds)
+        market, entries = _market(data, folds), _store(store)
+        keep_to_market(entries, market, data=data, folds=folds)
         stages = sorted({config.feature_stage, *reach.get("feature_stage", ())} & set(STAGE_INPUTS), key=_n_inputs)
         horizons = sorted({config.label_horizon, *reach.get("label_horizon", ())})
         settings = FeatureSettings(levels_mode=config.levels_mode)
@@ -67,7 +68,7 @@ class MlpFamily:
             features, names = compute(schema, market, settings)
             return _dataset(market, features, names[: config.n_inputs], config.label_horizon, horizons, key)
 
-        return _store(store).dataset(key, build)
+        return entries.dataset(key, build)
 
     def build_model(self, config: MlpConfig, feature_names: tuple[str, ...]) -> nn.Module:
         return Mlp(config, len(feature_names))
