@@ -183,11 +183,12 @@ def test_bad_files_exit_3(fault, tmp_path, capsys):
         gone = pa.array([None] * len(chain["strike"]), pa.date32())
         settings = ["--set", f"data.chain={{path: {write_parquet(tmp_path / 'c.parquet', {**chain, 'expiry': gone})}}}"]
     says = {"missing expiry": "expected an expiry", "naive": "set data.timezone", "seconds": "it looks like seconds"}
+    out = tmp_path / "run"
     code = run.main([
-        "--space", "spaces/mlp.yaml", "--profile", "smoke", "--out", str(tmp_path / "run"),
-        "--set", "data.source=files", "--set", f"data.bars={path}", "--set", "folds.train_months=1", "--set", "folds.validation_months=1",
+        "--space", "spaces/mlp.yaml", "--profile", "smoke", "--out", str(out), "--set", "data.source=files",
+        "--set", f"data.bars={path}", "--set", "folds.train_months=1", "--set", "folds.validation_months=1",
         "--set", "folds.test_months=1", *settings,
     ])  # fmt: skip
     err = capsys.readouterr().err
     assert (code, says.get(fault, "expected a whole Parquet") in err) == (3, True), err
-    assert not (tmp_path / "run").exists()
+    assert not out.exists()
