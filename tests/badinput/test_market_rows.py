@@ -158,6 +158,15 @@ def test_two_files_that_overlap_and_disagree(tmp_path, capsys):
     assert "overlap" not in capsys.readouterr().out
 
 
+def test_two_files_that_agree_nowhere_may_be_of_two_instruments_unless_they_name_one(tmp_path, capsys):
+    one, other = bar_columns(20), {name: values * 2 for name, values in bar_columns(20).items()}
+    other["timestamp"] = one["timestamp"]
+    for symbol, code, says in (({}, 0, "warning: the files"), ({"symbol": ["SPY"] * 20}, 1, "error: the files")):
+        paths = [write_parquet(tmp_path / f"{i}.parquet", {**c, **symbol}) for i, c in enumerate((one, other))]
+        assert main(paths) == code
+        assert says in capsys.readouterr().out
+
+
 def test_an_empty_session_and_a_constant_column_are_named(tmp_path):
     columns = session_columns(10)
     columns["volume"][:] = 7.0

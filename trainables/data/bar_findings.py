@@ -56,12 +56,13 @@ def check_bars(bars: Bars, title: str, data: DataConfig) -> Section:
     return Section(title=title, facts=facts, findings=tuple(findings))
 
 
-def overlap(one: Bars, other: Bars) -> tuple[Finding, ...]:
+def overlap(one: Bars, other: Bars, *, is_named: bool) -> tuple[Finding, ...]:
     """Return what two files say of the same instants: a note where they agree, an error where a value differs.
 
     Args:
         one: Bars of a symbol, in any order; of a timestamp that is there twice the first row counts.
         other: Bars of the same symbol from another file.
+        is_named: Whether the files name the symbol; where they do not, bars that are equal nowhere are a warning only.
     """
     times, a, b = np.intersect1d(one.timestamp, other.timestamp, return_indices=True)
     if len(times) == 0:
@@ -76,9 +77,11 @@ def overlap(one: Bars, other: Bars) -> tuple[Finding, ...]:
     row = int(np.argmax(bad))
     name = next(name for name, where in differs.items() if where[row])
     values = f"{name} {getattr(one, name)[a[row]]:g} (row {a[row] + 1}) and {getattr(other, name)[b[row]]:g}"
-    what = f"the files overlap in {len(times):,} instants and disagree; keep one of them"
+    is_foreign = bad.all() and not is_named
+    remedy = "name their symbols if they are of two instruments, else keep one" if is_foreign else "keep one of them"
+    what = f"the files overlap in {len(times):,} instants and disagree; {remedy}"
     first = f"{stamp(times[row])}: {values} (row {b[row] + 1})"
-    return (Finding(severity="error", what=what, count=int(bad.sum()), first=first),)
+    return (Finding(severity="warning" if is_foreign else "error", what=what, count=int(bad.sum()), first=first),)
 
 
 def guess_calendar(times: Int) -> DataConfig:

@@ -74,15 +74,16 @@ def check_file(
 def compare_files(names: Sequence[str], timezone: str | None = None) -> tuple[Section, ...]:
     """Return a section for each pair of files that have bars of one symbol at the same instants.
 
-    An overlap that agrees is a note; one that disagrees in a price or a volume is an error. Files that cannot be read
+    An overlap that agrees is a note; one that disagrees in a price or a volume is an error; files without a symbol that
+    agree nowhere may be of different instruments and are a warning. Files that cannot be read
     as bars are left out: `check_file` says why.
     """
     series = {name: found for name in dict.fromkeys(names) if (found := _series(name, timezone))}
     return tuple(
         Section(title=f"{Path(a).name} and {Path(b).name}: bars {symbol}".rstrip(), facts={}, findings=findings)
         for a, b in combinations(series, 2)
-        for symbol in series[a].keys() & series[b].keys()
-        if (findings := overlap(series[a][symbol], series[b][symbol]))
+        for symbol in sorted(series[a].keys() & series[b].keys())
+        if (findings := overlap(series[a][symbol], series[b][symbol], is_named=bool(symbol)))
     )
 
 
