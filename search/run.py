@@ -66,16 +66,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = _parser().parse_args(arguments)
     from cluster.errors import ClusterError
     from search.errors import JournalError, SpaceError
-    from trainables.errors import DataError
+    from trainables.errors import DataChanged, DataError
 
     try:
         return _search(chosen)
     except SpaceError as error:
         return _refuse(2, error)
+    except (JournalError, ClusterError, DataChanged, OSError) as error:
+        return _refuse(4, error)
     except DataError as error:
         return _refuse(3, error)
-    except (JournalError, ClusterError, OSError) as error:
-        return _refuse(4, error)
     except KeyboardInterrupt:
         return 130
 

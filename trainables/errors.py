@@ -1,6 +1,7 @@
 """Errors of the trainables.
 
 DataError(ValueError)          the market, its labels or its folds cannot be used      -> exit 3
+  DataChanged                  they are no longer those that the search began with     -> exit 4
 TrialDiverged(RuntimeError)    training left the finite numbers (`trainables.protocol`)
 """
 
@@ -13,3 +14,7 @@ class DataError(ValueError):
     Args:
         message: The whole line, beginning with the file or the setting.
     """
+
+
+class DataChanged(DataError):
+    """The data are not those that the trials before were trained on: nothing may be compared any more."""

@@ -273,6 +273,11 @@ def test_several_symbols_need_a_choice(tmp_path):
     assert "expected a column symbol" in refusal(parquet(tmp_path), symbol="ES")
 
 
+def test_rows_of_a_chosen_symbol_are_counted_among_its_own(tmp_path):
+    path = parquet(tmp_path, symbol=["ESZ4", "ESH5"] * 10, **with_value("close", 5, np.nan))
+    assert "bars.parquet, ESH5: row 3: expected finite prices" in refusal(path, symbol="ESH5")
+
+
 def test_bars_outside_of_every_session(tmp_path):
     saturday = bar_columns(start=START + 4 * 86_400 * 10**9)
     assert "expected bars in sessions of XNYS (rth), found none of 20" in refusal(

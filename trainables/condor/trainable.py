@@ -33,7 +33,7 @@ from trainables.data.config import DataConfig, FoldsConfig
 from trainables.data.dataset import NO_LABEL, Dataset
 from trainables.data.loader import load_market
 from trainables.data.market import Market
-from trainables.data.store import FeatureStore, content_key
+from trainables.data.store import FeatureStore, content_key, keep_to_market
 from trainables.features.registry import compute, fingerprint, lookback
 from trainables.features.settings import FeatureSettings
 from trainables.training.family import Batch, Score
@@ -73,6 +73,7 @@ class CondorFamily:
         """
         _check_task(reach)
         market, entries = _market(data, folds), _store(store)
+        keep_to_market(entries, market, data=data, folds=folds)
         rows_key, labels_key, names = _rows_key(config, reach, market), *_labels_key(config, reach, data, market)
         schema, settings = f"condor{config.feature_schema}", feature_settings(config)
         features_key = content_key(rows=rows_key, features=fingerprint(schema, settings), version=VERSION)

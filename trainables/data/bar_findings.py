@@ -7,23 +7,23 @@ import re
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.data.bars import Bars
+from trainables.data.bars import PRICES, Bars
 from trainables.data.config import DataConfig
 from trainables.data.findings import Finding, Section, at_rows, constant_columns, stamp
 from trainables.data.sessions import SessionRows, place, schedule, usual_step_s
-from trainables.data.validation import find_defects
+from trainables.data.validation import JUMP, find_defects
 from trainables.data.zones import NS_PER_DAY, NS_PER_SECOND, local_day, local_time
 from trainables.errors import DataError
 
 Int = NDArray[np.int64]
-JUMP = np.log(1.4)
-"""Overnight moves beyond 40 % look like a split that was not adjusted for (B25)."""
 SPIKE_SCALES, SPIKE_RETURN, SPIKE_WINDOW = 15.0, 0.3, 61
 """A foreign bar: a move of so many usual ones, undone by the next bar up to this share; bars that set the usual one."""
 LEAST_SPIKE = 1e-3
 """Smaller moves are not called foreign, however quiet the market is."""
 UNUSUAL_SHARE, UNUSUAL_SESSIONS = 0.2, 3
 """Sessions with so much more or fewer bars than the median, so many of them in a row, are a change of sampling."""
+SAME_VALUE = 1e-6
+"""Values of two files that differ by a smaller share are the same value, once written as float32."""
 TICK = 0.01
 LARGE_MOVE = 0.02
 HISTOGRAM_LINES = 6
@@ -54,6 +54,34 @@ def check_bars(bars: Bars, title: str, data: DataConfig) -> Section:
     findings += _prices(bars, title)
     findings += constant_columns({"volume": bars.volume, "close": bars.close})
     return Section(title=title, facts=facts, findings=tuple(findings))
+
+
+def overlap(one: Bars, other: Bars, *, is_named: bool) -> tuple[Finding, ...]:
+    """Return what two files say of the same instants: a note where they agree, an error where a value differs.
+
+    Args:
+        one: Bars of a symbol, in any order; of a timestamp that is there twice the first row counts.
+        other: Bars of the same symbol from another file.
+        is_named: Whether the files name the symbol; where they do not, bars that are equal nowhere are a warning only.
+    """
+    times, a, b = np.intersect1d(one.timestamp, other.timestamp, return_indices=True)
+    if len(times) == 0:
+        return ()
+    differs = {
+        name: ~np.isclose(getattr(one, name)[a], getattr(other, name)[b], rtol=SAME_VALUE, atol=0, equal_nan=True)
+        for name in (*PRICES, "volume")
+    }
+    bad = np.logical_or.reduce(list(differs.values()))
+    if not bad.any():
+        return (Finding(severity="note", what="instants in both files, with equal bars", count=len(times)),)
+    row = int(np.argmax(bad))
+    name = next(name for name, where in differs.items() if where[row])
+    values = f"{name} {getattr(one, name)[a[row]]:g} (row {a[row] + 1}) and {getattr(other, name)[b[row]]:g}"
+    is_foreign = bad.all() and not is_named
+    remedy = "name their symbols if they are of two instruments, else keep one" if is_foreign else "keep one of them"
+    what = f"the files overlap in {len(times):,} instants and disagree; {remedy}"
+    first = f"{stamp(times[row])}: {values} (row {b[row] + 1})"
+    return (Finding(severity="warning" if is_foreign else "error", what=what, count=int(bad.sum()), first=first),)
 
 
 def guess_calendar(times: Int) -> DataConfig:

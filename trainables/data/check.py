@@ -1,6 +1,7 @@
 """`python -m trainables.data.check FILE...`: what is in data files and what is wrong with them (DATA-31).
 
 Bars (one section per symbol), option chains and volatility files are told apart by their columns. Nothing is changed.
+Files of bars of one symbol that overlap are compared: where they disagree, somebody must say which one is right.
 Exit codes: 0 no error, 1 an error in at least one file, 2 wrong arguments.
 """
 
@@ -9,23 +10,27 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
-from trainables.data.bar_findings import check_bars, guess_calendar
-from trainables.data.bars import PRICES
+from trainables.data.bar_findings import check_bars, guess_calendar, overlap
+from trainables.data.bars import PRICES, Bars
 from trainables.data.chain_findings import check_chain
 from trainables.data.config import ChainConfig, DataConfig
 from trainables.data.findings import Finding, Section, constant_columns, placeholder_columns, stamp
 from trainables.data.readers import bars_of, column_names, existing, numbers, read_table, read_volatility
 from trainables.data.sessions import usual_step_s
 from trainables.data.timestamps import read_times
+from trainables.data.zones import NS_PER_DAY
 from trainables.errors import DataError
 
 SAMPLE_NUMBERS = (*PRICES, "volume", "strike", "delta", "gamma", "vega", "theta", "iv", "ivr", "rsi", "maxdd")
 """Columns of flattened rows, one option at one bar (DATA-17)."""
+COVERAGE_NS = 7 * NS_PER_DAY
+"""Symbols whose spans differ by less are taken to cover the same time: exchanges have different holidays."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for section in check_file(name, options.timezone, options.calendar, options.session, options.rate):
             print(section, end="\n\n")
             has_errors |= section.has_errors
+    for section in compare_files(options.files, options.timezone):
+        print(section, end="\n\n")
+        has_errors |= section.has_errors
     return int(has_errors)
 
 
@@ -63,6 +71,31 @@ def check_file(
         return (Section(title=name, facts={}, findings=(Finding(severity="error", what=str(problem)),)),)
 
 
+def compare_files(names: Sequence[str], timezone: str | None = None) -> tuple[Section, ...]:
+    """Return a section for each pair of files that have bars of one symbol at the same instants.
+
+    An overlap that agrees is a note; one that disagrees in a price or a volume is an error; files without a symbol that
+    agree nowhere may be of different instruments and are a warning. Files that cannot be read
+    as bars are left out: `check_file` says why.
+    """
+    series = {name: found for name in dict.fromkeys(names) if (found := _series(name, timezone))}
+    return tuple(
+        Section(title=f"{Path(a).name} and {Path(b).name}: bars {symbol}".rstrip(), facts={}, findings=findings)
+        for a, b in combinations(series, 2)
+        for symbol in sorted(series[a].keys() & series[b].keys())
+        if (findings := overlap(series[a][symbol], series[b][symbol], is_named=bool(symbol)))
+    )
+
+
+def _series(name: str, timezone: str | None) -> Mapping[str, Bars]:
+    try:
+        if not {"open", "close"} <= set(column_names(existing(name, "FILE"))):
+            return {}
+        return bars_of(DataConfig(source="files", bars=name, timezone=timezone))
+    except DataError:
+        return {}
+
+
 def _bars(path: Path, timezone: str | None, calendar: str | None, session: str):  # type: ignore[no-untyped-def]
     data = DataConfig(source="files", bars=str(path), timezone=timezone)
     parts = bars_of(data)
@@ -73,9 +106,29 @@ def _bars(path: Path, timezone: str | None, calendar: str | None, session: str):
         settings["bar_seconds"] = usual_step_s(longest.timestamp, str(path))
     for symbol, bars in parts.items():
         yield check_bars(bars, f"{path.name}: bars {symbol}".rstrip(), data.model_copy(update=settings))
+    ends = _coverage(parts)
+    if ends:
+        yield Section(title=f"{path.name}: symbols", facts={"symbols": str(len(parts))}, findings=ends)
     shared = _contracts(parts)
     if shared:
         yield Section(title=f"{path.name}: contracts", facts={"contracts": str(len(parts))}, findings=shared)
+
+
+def _coverage(parts: Mapping[str, Bars]) -> tuple[Finding, ...]:
+    """Name the symbols that begin after the others, or end before them, by more than a week (B26)."""
+    from trainables.data.rolls import CODE
+
+    if len(parts) < 2 or all(CODE.fullmatch(symbol) for symbol in parts):
+        return ()
+    spans = {symbol: (bars.timestamp.min(), bars.timestamp.max()) for symbol, bars in parts.items()}
+    first, last = min(begin for begin, _ in spans.values()), max(end for _, end in spans.values())
+    late = [(symbol, begin) for symbol, (begin, _) in spans.items() if begin - first > COVERAGE_NS]
+    early = [(symbol, end) for symbol, (_, end) in spans.items() if last - end > COVERAGE_NS]
+    return tuple(
+        Finding(severity="warning", what=what, count=len(found), first=f"{found[0][0]}, {stamp(found[0][1])}")
+        for what, found in (("symbols that begin after the file does", late), ("symbols that end before it", early))
+        if found
+    )
 
 
 def _contracts(parts) -> tuple[Finding, ...]:  # type: ignore[no-untyped-def]

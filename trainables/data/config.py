@@ -175,6 +175,9 @@ class DataConfig(StrictModel):
     the close before, up to `max_gap_bars` in a row (DATA-10): seconds of a look-back are then seconds of the clock."""
     max_gap_bars: int = Field(default=60, ge=1)
     """More missing bars than this within a session, or a missing session, begin a new segment: no window crosses it."""
+    max_missing_sessions_frac: float = Field(default=0.35, ge=0, le=1)
+    """Share of the calendar's sessions from first to last bar that may have no bar (B24); beyond it the data are
+    refused. Days of weekdays declared 24/7 lack 31 %."""
     price_scale: float = Field(default=1.0, gt=0)
     """Prices are multiplied by this; 0.1 turns the S&P 500 index into SPY-like dollars."""
     iv_initial_sessions: int = Field(default=504, ge=100)

@@ -271,7 +271,10 @@ def _expiries(column: pa.ChunkedArray, timezone: str | None, path: Path) -> Int:
     if not pa.types.is_date(column.type):
         return read_times(column, zone=timezone, where=f"{path}, expiry", now_ns=2**62)
     if column.null_count:
-        raise DataError(f"{path}: expected an expiry in every row, found {column.null_count} without; take them out")
+        row = int(np.flatnonzero(column.is_null().to_numpy())[0])
+        raise DataError(
+            f"{path}: row {row + 1}: expected an expiry, found none ({column.null_count} rows); take them out"
+        )
     days = column.cast(pa.date32()).cast(pa.int32()).to_numpy().astype(np.int64)
     unique, where = np.unique(days, return_inverse=True)
     return _session_closes(unique)[where]

@@ -14,9 +14,9 @@ from trainables.data.config import DataConfig
 from trainables.data.grid import regular_grid
 from trainables.data.rolls import Contract, roll
 from trainables.data.sessions import SessionRows, place, segments, usual_step_s
-from trainables.data.validation import clean
+from trainables.data.validation import JUMP, clean
 from trainables.data.volatility import Volatility
-from trainables.data.zones import instant
+from trainables.data.zones import day_of, instant
 from trainables.errors import DataError
 
 
@@ -93,7 +93,7 @@ def _place_files(data: DataConfig) -> PlacedBars:
     from trainables.data.readers import read_bars, read_contracts  # pyarrow: the default source needs none of it
 
     where = str(data.bars)
-    raw = read_contracts(data) if data.roll is not None else {"": read_bars(data)}
+    raw = read_contracts(data) if data.roll is not None else {data.symbol or "": read_bars(data)}
     cleaned = {name: _clean(bars, name, where, data) for name, bars in raw.items()}
     bars = {name: kept for name, (kept, _) in cleaned.items()}
     n_dropped, n_all = sum(n for _, n in cleaned.values()), sum(map(len, raw.values()))
@@ -104,7 +104,29 @@ def _place_files(data: DataConfig) -> PlacedBars:
     else:
         placed = _place_series(longest, bar_seconds, data, where)
     marks = {"defects": f"dropped {n_dropped} of {n_all} rows"} if n_dropped else {}
-    return replace(placed, marks={**marks, **placed.marks}, digests=(digest(where),))
+    return replace(placed, marks={**marks, **_jumps(placed), **placed.marks}, digests=(digest(where),))
+
+
+def _jumps(placed: PlacedBars) -> dict[str, str]:
+    """Say where prices jump overnight as they do at a split that nobody adjusted for (B25); rolls are no jumps."""
+    if placed.n_rolls:
+        return {}
+    is_jump = (np.abs(np.diff(np.log(placed.bars.close))) > JUMP) & (np.diff(placed.session) != 0)
+    if not is_jump.any():
+        return {}
+    day = day_of(int(placed.event_time[1:][is_jump][0]))
+    return {"jumps": f"{int(is_jump.sum())} over 40 % between sessions, the first on {day}: a split, or an error"}
+
+
+def _refuse_missing_sessions(number: NDArray[np.int64], data: DataConfig, where: str) -> None:
+    """Refuse bars that lack too many sessions of the calendar (B24)."""
+    n_found = len(np.unique(number))
+    n_expected = int(number.max() - number.min()) + 1
+    if n_expected - n_found > data.max_missing_sessions_frac * n_expected:
+        raise DataError(
+            f"{where}: expected bars in at least {1 - data.max_missing_sessions_frac:.0%} of {n_expected} sessions of "
+            f"{data.calendar}, found {n_found}; complete the file, or raise data.max_missing_sessions_frac"
+        )
 
 
 def _clean(bars: Bars, symbol: str, where: str, data: DataConfig) -> tuple[Bars, int]:
@@ -134,6 +156,7 @@ def _refuse_file_settings(data: DataConfig) -> None:
 
 def _place_series(bars: Bars, bar_seconds: int, data: DataConfig, where: str) -> PlacedBars:
     rows = place(bars.timestamp, bar_seconds, data, where)
+    _refuse_missing_sessions(rows.number, data, where)
     n_outside = int((~rows.kept).sum())
     outside = f"left out {n_outside} of {len(bars)} rows outside of {data.calendar} {data.session}"
     return PlacedBars(
@@ -178,6 +201,7 @@ def _contracts_in_sessions(
     owner = np.repeat(np.arange(len(contracts)), [len(bars) for bars in contracts.values()])
     order = np.argsort(times, kind="stable")
     rows = place(times[order], bar_seconds, data, where)
+    _refuse_missing_sessions(rows.number, data, where)
     placed = {}
     for code, (symbol, bars) in enumerate(contracts.items()):
         is_own = owner[order] == code

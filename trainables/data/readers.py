@@ -1,7 +1,8 @@
 """Bars and volatility series from Parquet and CSV files, with every timestamp as ns UTC.
 
-Rows are counted from 1 in messages, without the header. Nothing is guessed about time: ISO-8601 text, Arrow timestamps
-or integer nanoseconds, and a zone in the data or declared. Nothing is repaired: see `validation` for what is wrong.
+Rows are counted from 1 in messages, without the header; where a symbol is named, among its rows alone. Nothing is
+guessed about time: ISO-8601 text, Arrow timestamps or integer nanoseconds, and a zone in the data or declared. Nothing
+is repaired: see `validation` for what is wrong.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def read_bars(data: DataConfig) -> Bars:
     """
     path = existing(data.bars, "data.bars")
     table = _one_symbol(read_table(path, ("timestamp", *PRICES), ("volume", "symbol")), data.symbol, path)
-    return _bars(table, data, path)
+    return _bars(table, data, path, data.symbol)
 
 
 def read_contracts(data: DataConfig) -> dict[str, Bars]:
@@ -60,7 +61,7 @@ def read_contracts(data: DataConfig) -> dict[str, Bars]:
         raise DataError(
             f"data.symbol: expected the beginning of one of {', '.join(present[:8])}, found {data.symbol!r}; correct it"
         )
-    return {s: _bars(table.filter(pa.compute.equal(symbols, s)), data, path) for s in wanted}
+    return {s: _bars(table.filter(pa.compute.equal(symbols, s)), data, path, s) for s in wanted}
 
 
 def bars_of(data: DataConfig) -> dict[str, Bars]:
@@ -91,8 +92,9 @@ def column_names(path: Path) -> tuple[str, ...]:
     return tuple(ours.get(name.strip().lower(), name.strip().lower()) for name in found)
 
 
-def _bars(table: pa.Table, data: DataConfig, path: Path) -> Bars:
-    times = read_times(table["timestamp"], zone=data.timezone, where=str(path), now_ns=time.time_ns())
+def _bars(table: pa.Table, data: DataConfig, path: Path, symbol: str | None) -> Bars:
+    where = f"{path}, {symbol}" if symbol else str(path)
+    times = read_times(table["timestamp"], zone=data.timezone, where=where, now_ns=time.time_ns())
     prices = {name: numbers(table, name, path) for name in PRICES}
     has_volume = "volume" in table.column_names
     volume = numbers(table, "volume", path) if has_volume else np.full(len(times), np.nan)

@@ -23,8 +23,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from trainables.config import StrictModel
 from trainables.data.dataset import Dataset
 from trainables.data.market import Market
+from trainables.errors import DataChanged
 
 Arrays = Mapping[str, NDArray[Any]]
 Value = TypeVar("Value", Dataset, Market)
@@ -37,6 +39,26 @@ SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 def content_key(**parts: Any) -> str:
     """Return a key that depends on nothing but the given JSON values and their names."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, allow_nan=False).encode()).hexdigest()[:32]
+
+
+def keep_to_market(entries: FeatureStore, market: Market, **sections: StrictModel) -> None:
+    """Hold a store to the market that its sections gave first: files that change during a search stop it (B31).
+
+    Args:
+        entries: The store of the run, shared by its trials.
+        market: As loaded now.
+        sections: The sections that it was loaded by.
+
+    Raises:
+        DataChanged: The same sections gave another market before.
+    """
+    key = content_key(market_of={name: section.model_dump(mode="json") for name, section in sections.items()})
+    first = entries.get(key, lambda: {"snapshot": np.frombuffer(market.snapshot.encode(), np.uint8)})["snapshot"]
+    if first.tobytes().decode() != market.snapshot:
+        raise DataChanged(
+            f"data: expected the market of the trials before, {first.tobytes().decode()[:12]}, found "
+            f"{market.snapshot[:12]}: a file has changed since; put it back, or begin another search"
+        )
 
 
 class FeatureStore:

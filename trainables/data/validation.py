@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from trainables.data.bars import PRICES, Bars
 from trainables.errors import DataError
 
+JUMP = np.log(1.4)
+"""Overnight moves beyond 40 % look like a split that was not adjusted for (B25)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Defect:

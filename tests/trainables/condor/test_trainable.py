@@ -88,7 +88,7 @@ def test_trials_share_what_their_genes_do_not_change(tmp_path):
         names.append(dataset(tmp_path, feature_schema=24, **fields)[1].snapshot)
     assert len(set(names)) == 1
     entries = {path.name for path in tmp_path.iterdir() if path.is_dir()}
-    assert len(entries) == 3
+    assert len(entries) == 4  # labels, rows, features, and which market they are of
     changed = dataset(tmp_path, feature_schema=32)[1].snapshot, dataset(tmp_path, feature_schema=32, ewma_alpha=0.2)[1]
     assert changed[0] != changed[1].snapshot
 

@@ -67,7 +67,7 @@ def test_max_folds_keeps_the_latest_and_numbers_them_from_zero():
     assert month_of(windows[-1].validation_start) == (2024, 11)
 
 
-def test_too_few_months_are_refused_with_the_arithmetic():
+def test_b22_too_few_months_are_refused_with_the_arithmetic():
     with pytest.raises(DataError, match=r"train 24 \+ validation 1 \+ test 1 = 26 months, found 24"):
         plan_folds(TWO_YEARS, FoldsConfig(train_months=24))
     with pytest.raises(DataError, match="at least one row"):
@@ -162,7 +162,7 @@ def test_a_declared_purge_shorter_than_a_label_is_refused():
     assert dataset.known_time[rows.train].max() < long.validation_start - 30 * NS_PER_DAY
 
 
-def test_folds_without_scored_rows_are_listed_together():
+def test_b23_folds_without_scored_rows_are_listed_together():
     dataset = make_dataset(700, start=at(2023, 1, 3))
     dataset.usable[170:250] = False
     windows = plan_folds(dataset.known_time, FoldsConfig()).windows

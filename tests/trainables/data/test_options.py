@@ -46,7 +46,7 @@ def test_text_and_parquet_give_the_same_rows(tmp_path):
         np.testing.assert_allclose(getattr(other, name), getattr(chain, name), rtol=1e-12)
 
 
-def test_an_expiry_ends_with_its_session_also_on_a_half_day_and_a_saturday(tmp_path):
+def test_b35_an_expiry_ends_with_its_session_also_on_a_half_day_and_a_saturday(tmp_path):
     """2024-07-03 closed at 13:00 New York, 17:00 UTC; the Saturday after ends with Friday's session (B35)."""
     chain = chain_of(tmp_path, chain_columns(1, days=(183, 186), strikes=(470,)))
     ends = np.unique(chain.expiry).astype("datetime64[ns]").astype("datetime64[m]").astype(str)
@@ -100,7 +100,7 @@ def test_the_forward_of_parity_knows_of_dividends(tmp_path):
     np.testing.assert_allclose(implied_forward(chain, 0.02), 470 * np.exp((0.02 - dividend) * chain.years), rtol=1e-9)
 
 
-def test_a_chain_of_one_strike_and_type_is_read(tmp_path):
+def test_b34_a_chain_of_one_strike_and_type_is_read(tmp_path):
     columns = {name: values[:1] for name, values in chain_columns(1, days=(31,), strikes=(470,)).items()}
     chain = chain_of(tmp_path, columns)
     assert len(chain) == 1

@@ -99,7 +99,7 @@ def test_one_symbol_of_several_is_chosen(tmp_path):
     assert_equal(read(path, symbol="ESM5"), {name: values[1::2] for name, values in columns.items()})
 
 
-def test_a_symbol_named_na_stays_text(tmp_path):
+def test_b27_a_symbol_named_na_stays_text(tmp_path):
     path = write_text(tmp_path / "b.csv", {**bar_columns(), "symbol": ["NA"] * 20})
     assert len(read(path, symbol="NA")) == 20
 

@@ -133,7 +133,14 @@ def test_real_contracts_roll_forward_by_volume():
     path = SAMPLES / "es_1m_lean_2013_2020.parquet"
     if not path.is_file():
         pytest.skip("the real files are not here")
-    data = DataConfig(source="files", bars=str(path), roll=RollConfig(), calendar="CMES", session="all")
+    data = DataConfig(
+        source="files",
+        bars=str(path),
+        roll=RollConfig(),
+        calendar="CMES",
+        session="all",
+        max_missing_sessions_frac=1.0,  # weeks of 2013 and of 2020
+    )
     placed = place_bars(data)
     assert placed.marks["rolls"].startswith("2 by volume over ESZ13, ESH14, ESH20")
     assert (np.diff(placed.event_time) > 0).all()
