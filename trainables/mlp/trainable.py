@@ -17,14 +17,9 @@ from trainables.data.config import DataConfig, FoldsConfig
 from trainables.data.dataset import Dataset
 from trainables.data.loader import load_market
 from trainables.data.market import Market
-<<<<<<< HEAD
-from trainables.data.store import FeatureStore, content_key
+from trainables.data.store import FeatureStore, content_key, keep_to_market
 from trainables.errors import DataError
 from trainables.features.registry import compute, fingerprint, rows_of
-=======
-from trainables.data.store import FeatureStore, content_key, keep_to_market
-from trainables.features.registry import compute, fingerprint
->>>>>>> badrows
 from trainables.features.settings import FeatureSettings
 from trainables.mlp.config import STAGE_INPUTS, MlpConfig
 from trainables.mlp.labels import direction_labels
@@ -57,14 +52,9 @@ class MlpFamily:
         Raises:
             DataError: A stage needs a series that the market lacks.
         """
-<<<<<<< HEAD
-        market = _market(data, folds)
-        stages = sorted({config.feature_stage, *reach.get("feature_stage", ())}, key=STAGE_INPUTS.__getitem__)
-=======
         market, entries = _market(data, folds), _store(store)
         keep_to_market(entries, market, data=data, folds=folds)
-        stages = sorted({config.feature_stage, *reach.get("feature_stage", ())} & set(STAGE_INPUTS), key=_n_inputs)
->>>>>>> badrows
+        stages = sorted({config.feature_stage, *reach.get("feature_stage", ())}, key=STAGE_INPUTS.__getitem__)
         horizons = sorted({config.label_horizon, *reach.get("label_horizon", ())})
         settings = FeatureSettings(levels_mode=config.levels_mode)
         schema = STAGE_SCHEMAS[stages[-1]]
