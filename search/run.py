@@ -203,14 +203,14 @@ def _read_space(chosen: argparse.Namespace) -> tuple[SpaceFile, Document, str]:
             f"--resume {chosen.resume}: expected a run folder with space.yaml and journal.sqlite, found none; "
             "give the last line that a search printed"
         )
-    spec, document = load(kept, model=model, overrides=[*chosen.overrides, *flags])
-    saved = load(kept, model=model)[1].content
-    given = document.content
+    overrides = [*chosen.overrides, *flags]
+    spec, document = load(kept, model=model, overrides=overrides)
+    saved, given = load(kept, model=model)[1].content, document.content
     if chosen.space is not None:
-        fresh = load(chosen.space, model=model, profile=chosen.profile, overrides=[*chosen.overrides, *flags])[
-            1
-        ].content
-        given = {**fresh, "search": {**fresh["search"], "seed": fresh["search"]["seed"] or saved["search"]["seed"]}}
+        _, fresh = load(chosen.space, model=model, profile=chosen.profile, overrides=overrides)
+        search = fresh.content["search"]
+        seed = saved["search"]["seed"] if search["seed"] is None else search["seed"]
+        given = fresh.content | {"search": search | {"seed": seed}}
     if found := differences(saved, given):
         more = [f"and {len(found) - MOST_DIFFERENCES} more values differ"] if len(found) > MOST_DIFFERENCES else []
         raise SpaceError(tuple(f"--resume {chosen.resume}: {line}" for line in [*found[:MOST_DIFFERENCES], *more]))
