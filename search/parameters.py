@@ -7,6 +7,7 @@ Every kind maps [0, 1] onto its values (`from_unit`) so that a uniform number gi
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -68,25 +69,25 @@ class Kind(StrictModel):
         return {parent: v if isinstance(v, tuple) else (v,) for parent, v in self.when.items()}
 
     @property
+    @abstractmethod
     def size(self) -> int | None:
         """Number of values, or None where they are a continuum."""
-        raise NotImplementedError
 
+    @abstractmethod
     def value_at(self, rank: int) -> Value:
         """Return the value of a rank in [0, size); only for kinds with a size."""
-        raise NotImplementedError
 
+    @abstractmethod
     def rank(self, value: Any) -> int:
         """Return the rank of an allowed value; only for kinds with a size."""
-        raise NotImplementedError
 
+    @abstractmethod
     def objection(self, value: Any) -> str | None:
         """Say what was expected where `value` is not allowed, else None."""
-        raise NotImplementedError
 
+    @abstractmethod
     def span(self) -> str:
         """Describe the values in a few words."""
-        raise NotImplementedError
 
     def to_unit(self, value: Any) -> float:
         """Return the place of an allowed value in [0, 1]."""

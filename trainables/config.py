@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -55,19 +56,19 @@ class FamilyConfig(StrictModel):
         """Training rows that must stay together and in time order in a micro-batch."""
         return 1
 
+    @abstractmethod
     def n_parameters(self) -> int:
         """Number of trainable parameters, computed without building the model."""
-        raise NotImplementedError
 
+    @abstractmethod
     def memory_bytes(self) -> int:
         """Estimated peak bytes of training on one device: weights, gradients, optimiser state, activations."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forward_flops(self) -> float:
         """Estimated floating-point operations of the forward pass of one window."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def scored_lookback(cls, reach: Mapping[str, tuple[Any, ...]]) -> int:
         """Bars of history that every scored timestamp must have: the longest look-back that the space allows."""
-        raise NotImplementedError

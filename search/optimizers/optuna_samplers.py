@@ -246,7 +246,7 @@ class _Table(BaseStorage):
         return self._draft
 
     def _refuse(self, *_: Any, **__: Any) -> Any:
-        raise NotImplementedError("samplers propose here and do nothing else")
+        raise RuntimeError("a sampler proposes here and changes nothing")
 
     delete_study = set_study_user_attr = get_all_studies = _refuse
     set_trial_state_values = set_trial_intermediate_value = set_trial_user_attr = _refuse

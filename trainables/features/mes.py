@@ -16,7 +16,7 @@ from trainables.features.bars import Bars, over_recent, shared
 from trainables.features.indicators import exponential_average, highest, lowest, ratio, standard_deviation
 from trainables.features.memory import run_starts
 from trainables.features.rolling import Float, lagged, rolling_mean
-from trainables.features.row import FeatureRow, Kind, Lookback, bars_needed
+from trainables.features.row import Lookback, RowsOf
 from trainables.features.schemas import MES_WEEKDAY
 from trainables.features.settings import FeatureSettings
 
@@ -147,26 +147,7 @@ def _higher_lookback(seconds: int, bars_of: Callable[[FeatureSettings], int]) ->
     return lambda s, per_session: seconds * bars_of(s)
 
 
-def _row(
-    name: str,
-    group: str,
-    requirement: int,
-    lookback: Lookback | int,
-    function: Callable[[Bars], Float],
-    kind: Kind = "number",
-    known: str = "bar end",
-) -> FeatureRow:
-    return FeatureRow(
-        name=name,
-        family="mes",
-        group=group,
-        lookback=bars_needed(lookback) if isinstance(lookback, int) else lookback,
-        source="scalper document, Feature Engineering",
-        requirement=f"FEAT-MES-{requirement}",
-        function=function,
-        kind=kind,
-        known=known,
-    )
+_row = RowsOf(family="mes", source="scalper document, Feature Engineering", requirement="FEAT-MES")
 
 
 def _bollinger_lookback(s: FeatureSettings, per_session: int) -> int:

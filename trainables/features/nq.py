@@ -14,7 +14,7 @@ from trainables.features.bars import Bars
 from trainables.features.indicators import change, ratio
 from trainables.features.memory import earlier_rows, run_starts, running_max
 from trainables.features.rolling import Float
-from trainables.features.row import FeatureRow, Lookback, Scope, bars_needed
+from trainables.features.row import RowsOf
 from trainables.features.settings import FeatureSettings
 
 
@@ -106,24 +106,7 @@ def money_flow(bars: Bars) -> Float:
     return indicators.money_flow(m.high, m.low, m.close, m.volume, bars.first, bars.settings.indicators.mfi_n) / 100.0
 
 
-def _row(
-    name: str,
-    group: str,
-    requirement: int,
-    lookback: Lookback | int,
-    function: Callable[[Bars], Float],
-    scope: Scope = "session",
-) -> FeatureRow:
-    return FeatureRow(
-        name=name,
-        family="nq",
-        group=group,
-        lookback=bars_needed(lookback) if isinstance(lookback, int) else lookback,
-        source="grok document 3.1",
-        requirement=f"FEAT-NQ-{requirement}",
-        function=function,
-        scope=scope,
-    )
+_row = RowsOf(family="nq", source="grok document 3.1", requirement="FEAT-NQ")
 
 
 def _macd_lookback(s: FeatureSettings, per_session: int) -> int:

@@ -55,3 +55,44 @@ class FeatureRow:
 def bars_needed(n: int) -> Lookback:
     """Return a look-back that no setting changes."""
     return lambda settings, per_session: n
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowsOf:
+    """Makes the rows of one document: what they share is said once.
+
+    Attributes:
+        family: Family of the rows.
+        source: Document and place.
+        requirement: Prefix of the identifiers, such as `FEAT-NQ`.
+    """
+
+    family: str
+    source: str
+    requirement: str
+
+    def __call__(
+        self,
+        name: str,
+        group: str,
+        requirement: int,
+        lookback: Lookback | int,
+        function: Callable[[Bars], Float],
+        kind: Kind = "number",
+        known: str = "bar end",
+        *,
+        scope: Scope = "session",
+    ) -> FeatureRow:
+        """Return a row; `requirement` is the number after the prefix, `lookback` bars or what settings make of it."""
+        return FeatureRow(
+            name=name,
+            family=self.family,
+            group=group,
+            lookback=bars_needed(lookback) if isinstance(lookback, int) else lookback,
+            source=self.source,
+            requirement=f"{self.requirement}-{requirement}",
+            function=function,
+            known=known,
+            kind=kind,
+            scope=scope,
+        )

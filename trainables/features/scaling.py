@@ -16,7 +16,7 @@ from trainables.features.bars import Bars, shared
 from trainables.features.indicators import ratio, rolling_vwap, standard_deviation
 from trainables.features.memory import at_start, run_starts
 from trainables.features.rolling import Float, lagged, over_finite, rolling_mean
-from trainables.features.row import FeatureRow, Kind, Lookback, Scope, bars_needed
+from trainables.features.row import FeatureRow, RowsOf
 from trainables.features.settings import FeatureSettings
 
 
@@ -141,29 +141,7 @@ def _on_weekdays(*numbers: int) -> Callable[[Bars], Float]:
     return lambda bars: np.isin(kit.weekday(bars), numbers).astype(np.float64)
 
 
-def _row(
-    name: str,
-    group: str,
-    requirement: int,
-    lookback: Lookback | int,
-    function: Callable[[Bars], Float],
-    *,
-    kind: Kind = "number",
-    scope: Scope = "session",
-    known: str = "bar end",
-) -> FeatureRow:
-    return FeatureRow(
-        name=name,
-        family="scaling",
-        group=group,
-        lookback=bars_needed(lookback) if isinstance(lookback, int) else lookback,
-        source="scaling document",
-        requirement=f"FEAT-SC-{requirement}",
-        function=function,
-        kind=kind,
-        scope=scope,
-        known=known,
-    )
+_row = RowsOf(family="scaling", source="scaling document", requirement="FEAT-SC")
 
 
 def _flag(name: str, function: Callable[[Bars], Float]) -> FeatureRow:

@@ -28,6 +28,15 @@ class ToyConfig(FamilyConfig):
     poison_loss: bool = False
     """Make every training loss NaN."""
 
+    def n_parameters(self) -> int:
+        return (self.lookback * len(NAMES) + 2) * self.width + 1
+
+    def memory_bytes(self) -> int:
+        return 16 * self.n_parameters()
+
+    def forward_flops(self) -> float:
+        return 2.0 * self.n_parameters()
+
     @classmethod
     def scored_lookback(cls, reach: Mapping[str, tuple[Any, ...]]) -> int:
         return max(reach.get("lookback", (4,)))
