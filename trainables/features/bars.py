@@ -176,10 +176,15 @@ def bollinger_bandwidth(bars: Bars) -> Float:
 
 
 @shared
-def stochastic(bars: Bars) -> tuple[Float, Float]:
-    """Return %K and %D."""
-    m, s = bars.market, bars.settings.indicators
-    return indicators.stochastic(m.high, m.low, m.close, bars.first, s.stochastic_n, s.stochastic_d_n)
+def stochastic_k(bars: Bars) -> Float:
+    """Return %K."""
+    m = bars.market
+    return indicators.stochastic(m.high, m.low, m.close, bars.first, bars.settings.indicators.stochastic_n)
+
+
+def stochastic_d(bars: Bars) -> Float:
+    """Return %D, the mean of %K."""
+    return indicators.simple_average(stochastic_k(bars), bars.first, bars.settings.indicators.stochastic_d_n)
 
 
 @shared

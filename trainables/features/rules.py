@@ -22,11 +22,12 @@ import numpy as np
 from trainables.features import bars as kit
 from trainables.features import manifold, topology
 from trainables.features.bars import Bars
-from trainables.features.indicators import highest, lowest, ratio
+from trainables.features.indicators import ratio
 from trainables.features.rolling import (
     Float,
     lagged,
     over_finite,
+    price_channel,
     recursive_average,
     rolling_mean,
     rolling_std,
@@ -78,11 +79,11 @@ VARIABLES: Mapping[str, Variable] = {
     "rsi": Variable(kit.rsi, lambda s, per_session: s.indicators.rsi_n + 1),
     "atr": Variable(kit.atr, lambda s, per_session: s.indicators.atr_n + 1),
     "adx": Variable(lambda bars: kit.directional_index(bars)[2], lambda s, per_session: 2 * s.indicators.adx_n),
-    "stoch_k": Variable(lambda bars: kit.stochastic(bars)[0], lambda s, per_session: s.indicators.stochastic_n),
+    "stoch_k": Variable(kit.stochastic_k, lambda s, per_session: s.indicators.stochastic_n),
     "bb_lower": Variable(lambda bars: kit.bollinger(bars)[0], _bollinger_lookback),
     "bb_mid": Variable(lambda bars: kit.bollinger(bars)[1], _bollinger_lookback),
     "bb_upper": Variable(lambda bars: kit.bollinger(bars)[2], _bollinger_lookback),
-    "sma": Variable(lambda bars: kit.sma(bars, bars.settings.indicators.bollinger_n), _bollinger_lookback),
+    "sma": Variable(lambda bars: kit.bollinger(bars)[1], _bollinger_lookback),
     "psar": Variable(kit.psar, lambda s, per_session: 2),
     "macd_line": Variable(lambda bars: kit.macd(bars)[0], lambda s, per_session: s.indicators.macd_slow_n),
     "macd_signal_line": Variable(
@@ -117,8 +118,8 @@ FUNCTIONS: Mapping[str, Function] = {
     "mean": Function(1, 1, lambda bars, x, n: rolling_mean(x, bars.first, n), lambda n: n - 1),
     "std": Function(1, 1, lambda bars, x, n: rolling_std(x, bars.first, n), lambda n: n - 1),
     "ema": Function(1, 1, lambda bars, x, n: recursive_average(x, bars.first, n, 2 / (n + 1)), lambda n: n - 1),
-    "highest": Function(1, 1, lambda bars, x, n: highest(x, bars.first, n), lambda n: n - 1),
-    "lowest": Function(1, 1, lambda bars, x, n: lowest(x, bars.first, n), lambda n: n - 1),
+    "highest": Function(1, 1, lambda bars, x, n: price_channel(x, x, bars.first, n)[0], lambda n: n - 1),
+    "lowest": Function(1, 1, lambda bars, x, n: price_channel(x, x, bars.first, n)[1], lambda n: n - 1),
     "lag_across_sessions": Function(1, 1, lambda bars, x, n: lagged(x, bars.segment_first, n), lambda n: n),
     "mean_across_sessions": Function(
         1, 1, lambda bars, x, n: over_finite(rolling_mean, x, bars.segment_first, n), lambda n: n - 1
