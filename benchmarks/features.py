@@ -99,6 +99,7 @@ def minutes(n: int, per_session: int | None = None) -> Market:
         low=np.minimum(opened, close) - wick[1],
         close=close,
         volume=random.integers(1, 10_000, n).astype(float),
+        is_filled=np.zeros(n, dtype=bool),
         session=session,
         segment=np.zeros(n, dtype=np.int64),
         iv=iv,

@@ -17,7 +17,7 @@ from trainables.features.row import FeatureRow
 from trainables.features.sessions import MOMENTUM_SESSIONS
 from trainables.features.settings import FeatureSettings
 
-ARRAYS = tuple(f.name for f in fields(Market) if f.type in ("Int", "Float"))
+ARRAYS = tuple(f.name for f in fields(Market) if f.type in ("Int", "Float", "Bool"))
 """Fields of a market that have one value per bar."""
 CACHE_LINE = 16
 """Numbers between one column and the next: with a power of two as distance, all would fall on the same few lines."""

@@ -53,7 +53,7 @@ def ratio(numerator: Float, denominator: Float, neutral: float) -> Float:
     """
     x, y = (np.asarray(part, dtype=np.float64) for part in (numerator, denominator))
     if x.shape != y.shape:
-        x, y = (np.ascontiguousarray(part) for part in np.broadcast_arrays(x, y))
+        x, y = (part if part.ndim else np.full(x.shape or y.shape, part) for part in (x, y))
     return _ratio(x.ravel(), y.ravel(), float(neutral)).reshape(x.shape)
 
 

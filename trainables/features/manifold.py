@@ -207,9 +207,8 @@ def _growth(m1: Float, m2: Float, m4: Float, m8: Float, m16: Float) -> Float:
     """
     out = np.empty(len(m1))
     for i in range(len(m1)):
-        growth = m16[i] * m16[i] * m8[i] / (m2[i] * m1[i] * m1[i])
         is_flat = min(min(m1[i], m2[i]), min(m4[i], min(m8[i], m16[i]))) < DEGENERATE**2
-        out[i] = 1024.0 if is_flat else growth
+        out[i] = 1024.0 if is_flat else m16[i] * m16[i] * m8[i] / (m2[i] * m1[i] * m1[i])
     return out
 
 

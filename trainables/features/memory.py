@@ -163,18 +163,25 @@ def run_starts(*numbers: NDArray[Any]) -> Int:
     """Return for each position where its run of equal numbers began.
 
     Args:
-        *numbers: One or two, (n,) each; a new run starts where any of them changes.
+        *numbers: (n,) each; a new run starts where any of them changes.
 
     Returns:
         (n,) int64 positions, relative to the first row given; negative where the run began before it.
     """
     n, memory = len(numbers[0]), active()
     if memory is None or not n:
-        return _run_starts(numbers[0], numbers[-1], 0)
+        return _starts_of_any(numbers, 0)
     kept = memory.slot(lambda: {"numbers": None, "start": 0})
     goes_on = kept["numbers"] == [number[0] for number in numbers]
-    starts = _run_starts(numbers[0], numbers[-1], kept["start"] - memory.n_rows if goes_on else 0)
+    starts = _starts_of_any(numbers, kept["start"] - memory.n_rows if goes_on else 0)
     kept["numbers"], kept["start"] = [number[-1] for number in numbers], memory.n_rows + int(starts[-1])
+    return starts
+
+
+def _starts_of_any(numbers: tuple[Int, ...], start: int) -> Int:
+    starts = _run_starts(numbers[0], numbers[-1], start)
+    for number in numbers[1:-1]:
+        starts = np.maximum(starts, _run_starts(number, number, start))
     return starts
 
 
@@ -187,14 +194,6 @@ def _run_starts(one: Int, other: Int, start: int) -> Int:
             start = i
         starts[i] = start
     return starts
-
-
-def running_sum(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the sum of all values so far."""
-    total = remembered(1)
-    sums = np.cumsum(np.concatenate([total, x]))[1:]
-    total[:] = sums[-1:]
-    return sums
 
 
 def running_max(x: Int) -> Int:

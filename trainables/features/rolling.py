@@ -265,34 +265,42 @@ def over_finite(function, x: Float, first: Int, *arguments):  # type: ignore[no-
     Returns:
         (n_bars,) results, NaN where x is.
     """
-    kept, starts = _finite_rows(x, np.maximum(first, 0))
     memory = active()
-    if memory is None and len(kept) == len(x):
-        return function(x, first, *arguments)
-    out = np.full(len(x), np.nan)
     if memory is None:
-        out[kept] = function(x[kept], starts[kept], *arguments)
-        return out
+        kept, values, starts, _ = _finite_rows(x, first, 0)
+        return function(x, first, *arguments) if len(kept) == len(x) else _spread(
+            function(values, starts, *arguments), kept, len(x)
+        )
     inner = memory.slot(lambda: {"memory": Memory(), "start": 0})
     n_before = inner["memory"].n_rows
-    starts = np.where(first >= 0, starts, inner["start"] - n_before)
-    inner["start"] = n_before + int(starts[-1])
-    if len(kept):
-        with inner["memory"].block(len(kept)):
-            out[kept] = function(x[kept], starts[kept], *arguments)
-    return out
+    kept, values, starts, start = _finite_rows(x, first, inner["start"] - n_before)
+    inner["start"] = n_before + start
+    if not len(kept):
+        return np.full(len(x), np.nan)
+    with inner["memory"].block(len(kept)):
+        return _spread(function(values, starts, *arguments), kept, len(x))
 
 
 @numba.njit(cache=True, nogil=True)
-def _finite_rows(x: Float, first: Int) -> tuple[Int, Int]:
-    """Return the positions of finite values, and for every row how many of them lie before its run."""
+def _finite_rows(x: Float, first: Int, start: int) -> tuple[Int, Float, Int, int]:
+    """Return positions and values of finite rows, and where in them the run of each began, of the last row too."""
     kept, starts = np.empty(len(x), dtype=np.int64), np.empty(len(x), dtype=np.int64)
-    n_kept, start = 0, 0
+    values = np.empty(len(x))
+    n_kept = 0
     for i in range(len(x)):
         if first[i] == i:
             start = n_kept
-        starts[i] = start
-        if np.isfinite(x[i]):
-            kept[n_kept] = i
-            n_kept += 1
-    return kept[:n_kept], starts
+        kept[n_kept], values[n_kept], starts[n_kept] = i, x[i], start
+        n_kept += np.isfinite(x[i])
+    return kept[:n_kept], values[:n_kept], starts[:n_kept], start
+
+
+@numba.njit(cache=True, nogil=True)
+def _spread(values: Float, kept: Int, n: int) -> Float:
+    """Return n rows: the values at the positions that were kept, NaN elsewhere."""
+    out, k = np.empty(n), 0
+    for i in range(n):
+        is_kept = k < len(kept) and kept[k] == i
+        out[i] = values[k] if is_kept else np.nan
+        k += is_kept
+    return out

@@ -22,7 +22,7 @@ import numpy as np
 from trainables.features import bars as kit
 from trainables.features import manifold, topology
 from trainables.features.bars import Bars
-from trainables.features.indicators import ratio
+from trainables.features.indicators import DEGENERATE, ratio
 from trainables.features.rolling import (
     Float,
     lagged,
@@ -127,11 +127,19 @@ FUNCTIONS: Mapping[str, Function] = {
 }
 """Functions that a formula may call. None can be given a window below 1 or a lag below 0."""
 
+
+def _divide(x: Any, y: Any) -> Any:
+    """Return x/y, 0 where y is degenerate; a number stays a number, so that no array is made of it."""
+    if np.ndim(y) == 0 and abs(y) >= DEGENERATE:
+        return x / y
+    return ratio(np.asarray(x, dtype=float), np.asarray(y, dtype=float), 0.0)
+
+
 OPERATORS: Mapping[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
-    ast.Div: lambda x, y: ratio(np.asarray(x, dtype=float), np.asarray(y, dtype=float), 0.0),
+    ast.Div: _divide,
     ast.Pow: lambda x, y: np.float_power(x, y),
 }
 
@@ -212,9 +220,14 @@ def _is_number(node: ast.expr) -> bool:
 
 
 def _number(node: ast.expr, settings: FeatureSettings, per_session: int) -> float:
-    if isinstance(node, ast.Name):
-        return NUMBERS[node.id](settings, per_session)
-    return ast.literal_eval(node)
+    match node:
+        case ast.Name(id=name):
+            return NUMBERS[name](settings, per_session)
+        case ast.UnaryOp(operand=ast.Constant(value=value)):
+            return -value  # type: ignore[operator,return-value]
+        case ast.Constant(value=value):
+            return value  # type: ignore[return-value]
+    raise AssertionError(f"{ast.unparse(node)!r} was not checked")
 
 
 def evaluate(node: ast.expr, bars: Bars) -> Float:
