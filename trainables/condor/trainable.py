@@ -86,7 +86,9 @@ class CondorFamily:
 
         def build() -> dict[str, NDArray[Any]]:
             features = _features(schema, settings, market, known)
-            return {"features": features if rows is None else contract_features(schema, settings, market, features, rows)}
+            return {
+                "features": features if rows is None else contract_features(schema, settings, market, features, rows)
+            }
 
         features = entries.get(features_key, build)["features"]
         dataset = Dataset(
@@ -239,7 +241,10 @@ def _over_contracts(bars: Dataset, rows: Mapping[str, NDArray[Any]]) -> Dataset:
         usable=bars.usable[bar] & is_known,
         segment=rows["segment"],
         scored=rows["is_reference"],
-        marks={**bars.marks, "rows": f"{len(bar)} of {len(np.unique(rows['contract']))} contracts over {len(bars)} bars"},
+        marks={
+            **bars.marks,
+            "rows": f"{len(bar)} of {len(np.unique(rows['contract']))} contracts over {len(bars)} bars",
+        },
     )
 
 

@@ -268,8 +268,10 @@ def over_finite(function, x: Float, first: Int, *arguments):  # type: ignore[no-
     memory = active()
     if memory is None:
         kept, values, starts, _ = _finite_rows(x, first, 0)
-        return function(x, first, *arguments) if len(kept) == len(x) else _spread(
-            function(values, starts, *arguments), kept, len(x)
+        return (
+            function(x, first, *arguments)
+            if len(kept) == len(x)
+            else _spread(function(values, starts, *arguments), kept, len(x))
         )
     inner = memory.slot(lambda: {"memory": Memory(), "start": 0})
     n_before = inner["memory"].n_rows

@@ -97,7 +97,7 @@ def test_every_row_has_the_features_of_its_bar_with_its_own_option(tmp_path, dat
 
 def test_one_row_of_each_moment_is_scored_in_order_of_time_and_all_are_trained_on(tmp_path, data, market):
     per_time, per_contract = (dataset(tmp_path, data, axis) for axis in ("time", "per_contract"))
-    start, end = int(market.known_time[300]), int(market.known_time[360])
+    start, end = int(market.known_time[360]), int(market.known_time[385])
     window = FoldWindow(
         index=0, train_start=0, train_end=start, validation_start=start, validation_end=end,
         vault_start=2**62, purge_days=None,

@@ -31,7 +31,15 @@ def test_a_session_bar_by_bar_gives_the_features_to_the_bit_and_the_outputs_to_a
     past = whole[:today][np.isfinite(whole[:today]).all(axis=1)]
     scaler = Normaliser.from_json(fit_normaliser("mad", past, names, clip=10.0).to_json())
     config = CondorConfig(
-        d_model=16, n_layers=2, headdim=8, d_state=4, expand=1, lookback=SESSION, feature_schema=52, dropout=0.0, **switches
+        d_model=16,
+        n_layers=2,
+        headdim=8,
+        d_state=4,
+        expand=1,
+        lookback=SESSION,
+        feature_schema=52,
+        dropout=0.0,
+        **switches,
     )
     torch.manual_seed(0)
     model = CondorModel(config, names).eval()

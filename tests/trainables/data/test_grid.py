@@ -56,7 +56,9 @@ def test_the_market_says_which_bars_are_filled_also_after_rows_were_cut(tmp_path
     gone = 40 * 390 + np.arange(5, 25)
     path = write_parquet(tmp_path / "m.parquet", {name: np.delete(v, gone) for name, v in columns.items()})
     folds = FoldsConfig(train_months=1, test_months=1)
-    event, regular = (load_market(DataConfig(source="files", bars=path, grid=grid), folds) for grid in ("event", "regular"))
+    event, regular = (
+        load_market(DataConfig(source="files", bars=path, grid=grid), folds) for grid in ("event", "regular")
+    )
     assert not event.is_filled.any()
     assert regular.is_filled.sum() == 20
     assert set(regular.event_time[regular.is_filled]) == set(columns["timestamp"][gone])

@@ -41,7 +41,7 @@ def test_a_day_of_minutes_streams_39_000_rows_in_little_more_memory_than_the_arr
     contracts = contracts_of(_checked(data), data)
     list(option_rows(contracts, known[:2], close[:2], data))  # compiled outside of the count
     tracemalloc.start()
-    array = np.empty((40_000, 24), dtype=np.float32)
+    array = np.empty((39_000, 52), dtype=np.float32)
     n, before = 0, tracemalloc.get_traced_memory()[0]
     tracemalloc.reset_peak()
     for rows in option_rows(contracts, known, close, data, bars_at_once=1):
