@@ -1,10 +1,10 @@
 """`python -m benchmarks.features`: condor52 without homology over a million minutes, against what users write.
 
 Two peers: `pandas`, one column after another with rolling and ewm; `package`, the standard indicators by
-pandas-ta-classic (`pip install pandas-ta-classic`; it calls TA-Lib where it can) and the rest in pandas. Windows and
-averages begin anew with every session (DATA-10), in pandas by groupby, with the package session by session; `--one-run` is
-the same without sessions, which favours both. First all 52 columns must agree with both, at the end of sessions that are
-long enough for starting values, which differ, to die out. The package runs on the first `--package-rows` alone.
+pandas-ta-classic (the extra `bench`; it calls TA-Lib where it can) and the rest in pandas. Windows and averages begin
+anew with every session (DATA-10), in pandas by groupby, with the package session by session; `--one-run` is the same
+without sessions, which favours both. First all 52 columns must agree with both, at the end of sessions that are long
+enough for starting values, which differ, to die out. The package runs on the first `--package-rows` alone.
 `--homology` measures persistence at stride 5 over a year of minutes. One JSON line each.
 """
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-
 if TYPE_CHECKING:
     from trainables.data.config import DataConfig
 

@@ -38,8 +38,8 @@ OPTION_TYPES = ("call_put", "call", "put")
 def contract_rows(market: Market, data: DataConfig, axis: Literal["per_contract", "flat"]) -> dict[str, NDArray[Any]]:
     """Return the rows in the order of the axis, as arrays (n_rows,) for the store.
 
-    `bar`, `contract`, `is_reference` and OPTION_FIELDS as in `OptionRows`, and `segment`: per contract it ends where the
-    contract is not listed for a bar, and where the market's segment does; `flat` is one.
+    `bar`, `contract`, `is_reference` and OPTION_FIELDS as in `OptionRows`, and `segment`: per contract it ends where
+    the contract is not listed for a bar, and where the market's segment does; `flat` is one.
 
     Raises:
         DataError: The chain cannot be used.

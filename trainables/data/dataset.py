@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """Rows in time order, or several contracts' rows one after another. A sample is the window of `lookback` rows that ends at a row, with that row's targets.
+    """Rows in time order, or those of several contracts one after another.
+
+    A sample is the window of `lookback` rows that ends at a row, with that row's targets.
 
     Attributes:
         known_time: (n_rows,) int64 ns UTC. When the features of a row are known: the moment of decision.

@@ -93,7 +93,7 @@ def listed_option(checked: CheckedChain, known_time: Int, close: Float, data: Da
 def option_values(rows: Chain, data: DataConfig) -> dict[str, Float]:
     """Return strike, delta, gamma, vega, theta, iv and spread_ratio of rows with a good quote, in the market's units.
 
-    Where the chain has no volatility it is solved from the mid price, where it has no Greek that of Black-Scholes stands.
+    Where the chain has no volatility it is solved from the mid price, where it has no Greek Black-Scholes gives it.
     """
     solved = implied_volatility(rows.mid, rows.underlying_price, rows.strike, rows.years, data.rate_ann, rows.is_call)
     iv = np.where(rows.iv > 0, rows.iv, solved)

@@ -1,8 +1,8 @@
 """Rows keyed by time and contract: at each bar the contracts nearest to the money, one possible trade each (DATA-16).
 
 The stream is made block by block of bars from the chain, in time order; nothing is held but the newest quote of each
-contract. Of the expiries that are quoted the one nearest to the wanted days is taken, of it so many strikes of each type
-(DATA-14): with 50, a day of minutes gives 39,000 rows.
+contract. Of the expiries that are quoted the one nearest to the wanted days is taken, of it so many strikes of each
+type (DATA-14): with 50, a day of minutes gives 39,000 rows.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class OptionRows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contracts:
-    """A chain whose contracts are numbered by expiry, strike and type (put first), and which of its rows may be used."""
+    """A chain, its contracts numbered by expiry, strike and type (put first), and which rows of it may be used."""
 
     chain: Chain
     number: NDArray[np.int32]

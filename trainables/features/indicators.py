@@ -21,7 +21,7 @@ import numba
 import numpy as np
 import talib
 
-from trainables.features.memory import active, earlier_rows, remembered, windowed
+from trainables.features.memory import active, earlier_rows, remembered
 from trainables.features.rolling import (
     Float,
     Int,

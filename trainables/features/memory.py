@@ -5,7 +5,7 @@ on the new bars alone, with a `Memory` active. Everything that looks back then a
 
 - `remembered`: an array that it changes in place: the few numbers that its recursion carries, or the last rows of its
   input, where row j < 0 of the block is row j counted from their end, and which `keep_rows` moves on;
-- `earlier_rows`: its input with the last rows before it in front, for functions of a window that know nothing of blocks.
+- `earlier_rows`: its input with the last rows before it in front, for functions that know nothing of blocks.
 
 Both are matched by the order of the calls, which is the same for every block of bars of a schema. Positions of runs
 (`first`) are relative to the block: negative where the run began before it.

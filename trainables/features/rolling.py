@@ -6,7 +6,7 @@ one. Value i depends on rows up to i only, and no function uses randomness. All 
 from block to block of bars (`trainables.features.memory`).
 
 A sum over a window of n rows is made of two: the rows of the window before the last multiple of n in the run, summed
-backwards from it, and those from there on, summed forwards (van Herk 1992, Gil and Werman 1993, who did so for extremes).
+backwards from it, and those from there on, summed forwards (van Herk 1992 and Gil and Werman 1993 did so for extremes).
 So nothing is ever subtracted: what has left the window has left no rounding behind, and a NaN spoils the windows that
 hold it and no other, without a branch. TA-Lib's SMA, a plain running sum, is spoilt by one for good.
 """
@@ -116,7 +116,8 @@ def price_channel(high: Float, low: Float, first: Int, n: int) -> tuple[Float, F
     """Return the largest of the last n highs and the smallest of the last n lows.
 
     Args:
-        high, low: (n_bars,) finite values.
+        high: (n_bars,) finite values.
+        low: (n_bars,) finite values.
         first: (n_bars,) start of each bar's run.
         n: Window in bars.
 
