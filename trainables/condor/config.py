@@ -99,9 +99,9 @@ class CondorConfig(FamilyConfig):
     """`all`, or names of feature groups joined by `+`: spot, physics, volatility, technicals, bands, metadata, dynamic,
     primitives. What is left out is not shown to the model; the data set stays the same."""
     sequence_axis: Literal["time", "per_contract", "flat"] = "time"
-    """What a row is (C-2). `time`: a bar, with the put nearest the money and 30 days; `per_contract`: a contract at a bar,
-    windows inside one contract; `flat`: the documented stream of all contracts bar by bar, whose windows mix strikes.
-    The last two need `data.chain`; of each moment the row of that put is scored."""
+    """What a row is (C-2). `time`: a bar, with the put nearest the money and 30 days; `per_contract`: a contract at a
+    bar, windows inside one contract; `flat`: the documented stream of all contracts bar by bar, whose windows mix
+    strikes. The last two need `data.chain`; of each moment the row of that put is scored."""
     ewma_alpha: float = Field(default=0.06, gt=0, lt=1)
     """Weight of the newest squared return in the volatility average, 0.01..0.3 (FEAT-CB-32)."""
     energy_alpha: float = Field(default=1000.0, gt=0)
