@@ -129,6 +129,11 @@ def build(run: RunFolder, *, order: str | None = None) -> Leaderboard:
     )
 
 
+def n_started(run: RunFolder) -> int:
+    """Return the number of trials that were started: each was a chance to be lucky."""
+    return len(run.trials.filter(pl.col("state") != "infeasible"))
+
+
 def write_csv(run: RunFolder, board: Leaderboard) -> None:
     """Write `ranking.csv`: ranked trials first, then the others without a rank, with the folds that they saw."""
     shown = [m for m in SHOWN if m in run.metrics]
