@@ -22,7 +22,18 @@ from analysis.measures import importance
 from analysis.measures.gates import ADVICE
 from analysis.measures.ic import IcEstimate
 from analysis.measures.importance import Axis, Importance
-from analysis.reports import diagnosis, final, honesty, leader_plots, leaderboard, plots, search_plots, skill, verdict
+from analysis.reports import (
+    diagnosis,
+    final,
+    flat,
+    honesty,
+    leader_plots,
+    leaderboard,
+    plots,
+    search_plots,
+    skill,
+    verdict,
+)
 from analysis.reports.honesty import Honesty
 from analysis.reports.leaderboard import SHOWN, Leaderboard
 from analysis.reports.parameters import at_an_edge, axes_of, numeric_places
@@ -70,7 +81,8 @@ def _page(run: RunFolder, board: Leaderboard) -> tuple[str, Verdict]:
     figures |= _parameter_figures(board, judged, axes, found)
     ledger, scores = vault.read_ledger(run.path), vault.scores(run)
     edges = at_an_edge(axes, board.ranked)
-    said = verdict.write(run.plan, board, check, skills, ics, judged, left_out, edges, ledger, scores)
+    words = flat.sentences(board, flat.around(axes, board.ranked))
+    said = verdict.write(run.plan, board, check, skills, ics, judged, left_out, edges, words, ledger, scores)
     text = _template().render(
         title=run.path.resolve().name,
         plan=run.plan,
@@ -90,6 +102,8 @@ def _page(run: RunFolder, board: Leaderboard) -> tuple[str, Verdict]:
         diagnoses=diagnosis.by_label(diagnosis.of_trials(run, [e.trial_id for e in board.ranked])),
         advice=ADVICE,
         check=check,
+        foresights=flat.foresights(run, board),
+        flat_words=flat.MEASURES,
         final_head=final.HEAD,
         final_rows=[final.cells(score) for score in scores],
         ledger=ledger,

@@ -54,6 +54,7 @@ def write(
     honesty: Honesty,
     left_out: LeftOut | None = None,
     edges: Sequence[str] = (),
+    flat: Sequence[str] = (),
     ledger: Sequence[Opening] = (),
     scores: Sequence[FinalScore] = (),
 ) -> Verdict:
@@ -68,6 +69,7 @@ def write(
         honesty: What may be claimed.
         left_out: Trials that could not be compared; none: all could.
         edges: Parameters whose best values lie at an end of their range, described.
+        flat: What flatness and the leader's neighbours say, in sentences.
         ledger: Openings of the vault.
         scores: What the newest of them said.
     """
@@ -76,7 +78,7 @@ def write(
         judged = claims.sentences(honesty)
         sentences += [*judged, _leads(board), *_outside(board, honesty)]
         sentences += [] if honesty.confidence is not None else [_indistinct(board)]
-        sentences += [_naive(skills), *_ic(ics), *([] if judged else [_selection(board)])]
+        sentences += [_naive(skills), *_ic(ics), *([] if judged else [_selection(board)]), *flat]
     sentences += final.sentences(plan, ledger, scores)
     n_tried = sum(n for state, n in board.counts().items() if state != "infeasible")
     warnings = [
