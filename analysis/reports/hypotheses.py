@@ -18,17 +18,16 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from analysis import naive
-from analysis.measures import baselines, ic, trading
+from analysis.measures import ic, trading
 from analysis.measures.effects import Effect, Verdict, effect, verdict
 from analysis.reports.documented_claims import CLAIMS, LARGEST, Claim, Rows
 from analysis.reports.leaderboard import COMPLETE
+from analysis.reports.regimes import REGIMES, states
 from analysis.run_folder import RunFolder
 
 Float = NDArray[np.float64]
 SPREAD_IC = 0.3
 """Rank correlation of predicted spread and size of the move from which HYP-4 counts."""
-UNQUIET = 2 / 3
-"""Quantile of past volatility above which times are unquiet (terciles)."""
 ZONE = "America/New_York"
 
 
@@ -163,12 +162,8 @@ def _all(rows: pl.DataFrame) -> pl.Series:
 
 def _unquiet(rows: pl.DataFrame) -> pl.Series:
     """Return the third of the rows before which moves were largest; past moves alone are looked at."""
-    horizon = next(iter(naive.horizons(rows.columns)), "")
-    target = np.nan_to_num(_column(rows, f"target_{horizon}"))
-    lag = naive.horizon_rows(rows["timestamp"], horizon)
-    scale = np.full(len(target), math.nan)
-    scale[lag:] = baselines.ewma_scale(target, span_rows=naive.EWMA_SPAN_ROWS)[: len(target) - lag]
-    return pl.Series(scale > np.nanquantile(scale, UNQUIET))
+    state = states(rows)
+    return pl.Series(np.zeros(len(rows), dtype=bool) if state is None else state == len(REGIMES) - 1)
 
 
 def _clock(start: str, end: str) -> Callable[[pl.DataFrame], pl.Series]:
