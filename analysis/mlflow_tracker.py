@@ -93,7 +93,7 @@ class MlflowSink:
         self._client.set_terminated(run_id, status=STATUS.get(trial.state, "FAILED"), end_time=trial.ended_ms)
 
     def close(self) -> None:
-        """Send the files of the run folder that exist, folds and model of the finalists, and end the run of the search."""
+        """Send the files of the run folder, folds and model of the finalists, and end the run of the search."""
         run_id = self._parent.info.run_id
         for name in FILES:
             if (self._run_dir / name).is_file():

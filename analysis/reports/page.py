@@ -30,6 +30,7 @@ from analysis.reports import (
     leader_plots,
     leaderboard,
     plots,
+    regimes,
     search_plots,
     skill,
     verdict,
@@ -81,7 +82,9 @@ def _page(run: RunFolder, board: Leaderboard) -> tuple[str, Verdict]:
     figures |= _parameter_figures(board, judged, axes, found)
     ledger, scores = vault.read_ledger(run.path), vault.scores(run)
     edges = at_an_edge(axes, board.ranked)
+    by_regime = regimes.by_regime(evidence, leader)
     words = flat.sentences(board, flat.around(axes, board.ranked))
+    words += regimes.sentences(by_regime, len(evidence.trial_ids) if evidence else 0)
     said = verdict.write(run.plan, board, check, skills, ics, judged, left_out, edges, words, ledger, scores)
     text = _template().render(
         title=run.path.resolve().name,
@@ -102,6 +105,7 @@ def _page(run: RunFolder, board: Leaderboard) -> tuple[str, Verdict]:
         diagnoses=diagnosis.by_label(diagnosis.of_trials(run, [e.trial_id for e in board.ranked])),
         advice=ADVICE,
         check=check,
+        by_regime=by_regime,
         foresights=flat.foresights(run, board),
         flat_words=flat.MEASURES,
         final_head=final.HEAD,

@@ -75,7 +75,7 @@ def by_regime(evidence: CommonEvidence | None, rows: pl.DataFrame | None) -> dic
 
 
 def states(rows: pl.DataFrame) -> NDArray[np.int64] | None:
-    """Return for each row its third by past volatility, 0 to 2, and -1 where none is known yet; None without targets."""
+    """Return for each row its third by past volatility, 0 to 2, -1 where none is known yet; None without targets."""
     scale = naive.past_scale(rows)
     if scale is None or not np.isfinite(scale).any():
         return None
@@ -91,6 +91,6 @@ def sentences(found: Mapping[str, Regime], n_trials: int) -> list[str]:
     name, lowest = min(known, key=lambda pair: pair[1])
     places = ", ".join(f"{r.place} in {n} times" for n, r in found.items())
     return [
-        f"By past volatility, the order of {n_trials} trials in {name} times agrees least with that of the others (rank "
-        f"correlation {lowest:+.2f}); the trial with the lowest loss over all is number {places}."
+        f"By past volatility, the order of {n_trials} trials in {name} times agrees least with that of the others "
+        f"(rank correlation {lowest:+.2f}); the trial with the lowest loss over all is number {places}."
     ]

@@ -47,7 +47,7 @@ def test_a_trial_that_is_best_in_calm_and_worst_in_storm_is_told(rows):
     generator = np.random.default_rng(1)
     storm = regimes.states(rows) == 2
     quality = np.array([0.0, 0.1, 0.2, 0.3])
-    loss = 1 + np.where(storm[:, None], 0.25 - quality, quality) + 0.01 * generator.standard_normal((N, 4))
+    loss = 1 + np.where(storm[:, None], 0.12 - quality / 2, quality) + 0.01 * generator.standard_normal((N, 4))
     found = regimes.by_regime(evidence(loss), rows)
     assert list(found) == list(regimes.REGIMES)
     assert found["quiet"].best == "t0"
