@@ -176,6 +176,7 @@ def _set_up(chosen: argparse.Namespace) -> Setup:
     if problems:
         raise SpaceError(problems)
     data, folds = cast("DataConfig", spec.data), cast("FoldsConfig", spec.folds)
+    family.check_data(spec.space().reach(), data)
     market = outline(data, folds)
     return Setup(
         spec=spec,

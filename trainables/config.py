@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from trainables.data.config import DataConfig
 
 
 class StrictModel(BaseModel):
@@ -72,3 +75,17 @@ class FamilyConfig(StrictModel):
     @abstractmethod
     def scored_lookback(cls, reach: Mapping[str, tuple[Any, ...]]) -> int:
         """Bars of history that every scored timestamp must have: the longest look-back that the space allows."""
+
+    @classmethod
+    def check_data(cls, reach: Mapping[str, tuple[Any, ...]], data: DataConfig) -> None:
+        """Refuse a `data` section that cannot carry every config within reach; nothing is asked for by default.
+
+        Known from the settings alone, before anything is read: what a plan can say (`--dry-run`).
+
+        Args:
+            reach: Field -> the values that the space allows; fields left out have their default.
+            data: The section.
+
+        Raises:
+            DataError: Something that the family needs is not named, or its file is not there.
+        """

@@ -14,6 +14,8 @@ from pydantic import Field, model_validator
 
 from trainables.condor import sizes
 from trainables.config import FamilyConfig
+from trainables.data.config import DataConfig
+from trainables.errors import DataError
 from trainables.features.schemas import CONDOR_BASE, CONDOR_DYNAMIC, PRIMITIVES
 
 HORIZON_SESSIONS = (1, 3, 5, 10)
@@ -97,7 +99,9 @@ class CondorConfig(FamilyConfig):
     """`all`, or names of feature groups joined by `+`: spot, physics, volatility, technicals, bands, metadata, dynamic,
     primitives. What is left out is not shown to the model; the data set stays the same."""
     sequence_axis: Literal["time", "per_contract", "flat"] = "time"
-    """What a row is (C-2). Only `time`, one row per bar, is built."""
+    """What a row is (C-2). `time`: a bar, with the put nearest the money and 30 days; `per_contract`: a contract at a
+    bar, windows inside one contract; `flat`: the documented stream of all contracts bar by bar, whose windows mix
+    strikes. The last two need `data.chain`; of each moment the row of that put is scored."""
     ewma_alpha: float = Field(default=0.06, gt=0, lt=1)
     """Weight of the newest squared return in the volatility average, 0.01..0.3 (FEAT-CB-32)."""
     energy_alpha: float = Field(default=1000.0, gt=0)
@@ -303,6 +307,16 @@ class CondorConfig(FamilyConfig):
         return sizes.forward_flops(self)
 
     @classmethod
+    def check_data(cls, reach: Mapping[str, tuple[Any, ...]], data: DataConfig) -> None:
+        """Refuse rows of contracts without a chain."""
+        axes = sorted(set(reach.get("sequence_axis", ())) - {"time"})
+        if axes and data.chain is None:
+            raise DataError(
+                f"sequence_axis: {axes[0]} expected a chain of contracts, found none; name its file in data.chain, or "
+                "set sequence_axis: time"
+            )
+
+    @classmethod
     def scored_lookback(cls, reach: Mapping[str, tuple[Any, ...]]) -> int:
         """Bars of history that every scored timestamp must have: the longest look-back that the space allows."""
         return int(max(reach.get("lookback", (cls.model_fields["lookback"].default,))))
@@ -384,7 +398,6 @@ class CondorConfig(FamilyConfig):
 
 
 _BUILT: Mapping[str, tuple[Any, ...]] = {
-    "sequence_axis": ("time",),
     "label_mode": ("soft_hindsight", "argmax_hindsight"),
 }
 """Fields of which only some values have code, with those values."""

@@ -7,6 +7,7 @@ the slowest settings within the search's reach have values, and its label covers
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trainables.condor.config import HORIZON_SESSIONS, POLICY_RANGES, REGIMES, CondorConfig
+from trainables.condor.contract_rows import contract_features, contract_rows
 from trainables.condor.labels import LabelSettings, condor_labels, regime_of
 from trainables.condor.losses import (
     EXTRA_TARGETS,
@@ -76,13 +78,22 @@ class CondorFamily:
         keep_to_market(entries, market, data=data, folds=folds)
         rows_key, labels_key, names = _rows_key(config, reach, market), *_labels_key(config, reach, data, market)
         schema, settings = f"condor{config.feature_schema}", feature_settings(config)
-        features_key = content_key(rows=rows_key, features=fingerprint(schema, settings), version=VERSION)
+        axis = config.sequence_axis
+        features_key = content_key(rows=rows_key, features=fingerprint(schema, settings), axis=axis, version=VERSION)
         labels = entries.get(labels_key, lambda: _labels(market, label_settings(config, reach, data), names))
         known = entries.get(rows_key, lambda: {"rows": _known_rows(config, reach, market)})["rows"]
-        features = entries.get(features_key, lambda: {"features": _features(schema, settings, market, known)})
-        return Dataset(
+        rows = _contract_rows(config, data, market, entries)
+
+        def build() -> dict[str, NDArray[Any]]:
+            features = _features(schema, settings, market, known)
+            return {
+                "features": features if rows is None else contract_features(schema, settings, market, features, rows)
+            }
+
+        features = entries.get(features_key, build)["features"]
+        dataset = Dataset(
             known_time=market.known_time,
-            features=features["features"],
+            features=features,
             feature_names=CondorConfig(feature_schema=config.feature_schema).seen_features(),
             targets=labels["targets"],
             target_names=names,
@@ -92,6 +103,7 @@ class CondorFamily:
             marks=market.marks,
             snapshot=content_key(features=features_key, labels=labels_key),
         )
+        return dataset if rows is None else _over_contracts(dataset, rows)
 
     def build_model(self, config: CondorConfig, feature_names: tuple[str, ...]) -> nn.Module:
         return CondorModel(config, feature_names)
@@ -202,6 +214,38 @@ def _features(schema: str, settings: FeatureSettings, market: Market, known: NDA
         )
     features[~known] = np.nan
     return features
+
+
+def _contract_rows(
+    config: CondorConfig, data: DataConfig, market: Market, entries: FeatureStore
+) -> Mapping[str, NDArray[Any]] | None:
+    """Return the rows of the chain's contracts, or None where a row is a bar (DATA-19)."""
+    axis = config.sequence_axis
+    if axis == "time":
+        return None
+    key = content_key(kind="contract rows", market=market.snapshot, axis=axis, version=VERSION)
+    return entries.get(key, lambda: contract_rows(market, data, axis))
+
+
+def _over_contracts(bars: Dataset, rows: Mapping[str, NDArray[Any]]) -> Dataset:
+    """Return the data set of the rows, whose features are there already; each has the targets of its bar.
+
+    Of each moment the row of the reference option is scored: trials are compared on moments, not on strikes.
+    """
+    bar, is_known = rows["bar"], np.isfinite(np.asarray(bars.features)).all(axis=1)
+    return replace(
+        bars,
+        known_time=bars.known_time[bar],
+        targets=bars.targets[bar],
+        label_end=bars.label_end[bar],
+        usable=bars.usable[bar] & is_known,
+        segment=rows["segment"],
+        scored=rows["is_reference"],
+        marks={
+            **bars.marks,
+            "rows": f"{len(bar)} of {len(np.unique(rows['contract']))} contracts over {len(bars)} bars",
+        },
+    )
 
 
 def _labels(market: Market, settings: LabelSettings, expected: tuple[str, ...]) -> dict[str, NDArray[Any]]:

@@ -24,6 +24,10 @@ class ChainConfig(StrictModel):
     """Seconds after its timestamp at which a row is known; end-of-day Greeks are computed after the close."""
     max_age_minutes: float = Field(default=5.0, gt=0)
     """Older quotes are not used (DATA-15). End-of-day chains need days: 5760 carries one over a long weekend."""
+    n_strikes: int = Field(default=50, ge=1)
+    """Strikes nearest to the money, of each type, that make rows of their own (DATA-14): see condor's sequence_axis."""
+    min_volume: float = Field(default=1.0, ge=0)
+    """Contracts traded below which a quote makes no row of its own; 0 asks for no volume (DATA-14)."""
     min_coverage: float = Field(default=0.5, ge=0, le=1)
     """Share of rows with a good quote below which the file is refused (B32)."""
     bounds_tolerance_frac: float = Field(default=1e-3, ge=0)

@@ -135,7 +135,9 @@ def fold_rows(
         raise DataError(
             f"folds: {_name(window)} has no training row; {_why_untrained(window, dataset, in_training, limit)}"
         )
-    return FoldRows(train=np.flatnonzero(train), validation=np.flatnonzero(scored))
+    validation = np.flatnonzero(scored)
+    validation = validation[np.argsort(dataset.known_time[validation], kind="stable")]
+    return FoldRows(train=np.flatnonzero(train), validation=validation)
 
 
 def check_folds(
@@ -185,7 +187,8 @@ def _numbered(windows: list[FoldWindow]) -> Iterable[FoldWindow]:
 
 def _scored(window: FoldWindow, dataset: Dataset, history: NDArray[np.int64], lookback: int) -> NDArray[np.bool_]:
     in_window = _in(dataset.known_time, window.validation_start, window.validation_end)
-    return in_window & dataset.usable & (history >= lookback) & (dataset.label_end < window.vault_start)
+    scored = in_window & dataset.usable & (history >= lookback) & (dataset.label_end < window.vault_start)
+    return scored if dataset.scored is None else scored & dataset.scored
 
 
 def _check_purge(purge_days: float, dataset: Dataset) -> None:

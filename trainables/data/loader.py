@@ -83,6 +83,7 @@ def load_market(data: DataConfig, folds: FoldsConfig, *, vault: Vault = "closed"
         low=bars.low * data.price_scale,
         close=close,
         volume=bars.volume,
+        is_filled=np.zeros(len(bars), dtype=bool) if placed.is_filled is None else placed.is_filled,
         session=placed.session,
         segment=placed.segment,
         iv=iv,

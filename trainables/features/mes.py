@@ -13,9 +13,9 @@ from trainables.data.sessions import schedule
 from trainables.data.zones import NS_PER_SECOND, instants
 from trainables.features import bars as kit
 from trainables.features.bars import Bars, over_recent, shared
-from trainables.features.indicators import exponential_average, highest, lowest, ratio, standard_deviation
+from trainables.features.indicators import exponential_average, ratio
 from trainables.features.memory import run_starts
-from trainables.features.rolling import Float, lagged, rolling_mean
+from trainables.features.rolling import Float, lagged, price_channel, rolling_mean, rolling_std
 from trainables.features.row import Lookback, RowsOf
 from trainables.features.schemas import MES_WEEKDAY
 from trainables.features.settings import FeatureSettings
@@ -50,14 +50,14 @@ def _return_over(n: int) -> Callable[[Bars], Float]:
 
 
 def _volatility_over(n: int) -> Callable[[Bars], Float]:
-    return lambda bars: standard_deviation(kit.log_return(bars), bars.first, checked_seconds(bars, n))
+    return lambda bars: rolling_std(kit.log_return(bars), bars.first, checked_seconds(bars, n))
 
 
 def _range_over(n: int) -> Callable[[Bars], Float]:
     def values(bars: Bars) -> Float:
         m, window = bars.market, checked_seconds(bars, n)
-        spread = highest(m.high, bars.first, window) - lowest(m.low, bars.first, window)
-        return ratio(spread, m.close, 0.0)
+        top, bottom = price_channel(m.high, m.low, bars.first, window)
+        return ratio(top - bottom, m.close, 0.0)
 
     return values
 

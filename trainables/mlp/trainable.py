@@ -18,8 +18,7 @@ from trainables.data.dataset import Dataset
 from trainables.data.loader import load_market
 from trainables.data.market import Market
 from trainables.data.store import FeatureStore, content_key, keep_to_market
-from trainables.errors import DataError
-from trainables.features.registry import compute, fingerprint, rows_of
+from trainables.features.registry import compute, fingerprint
 from trainables.features.settings import FeatureSettings
 from trainables.mlp.config import STAGE_INPUTS, MlpConfig
 from trainables.mlp.labels import direction_labels
@@ -50,15 +49,15 @@ class MlpFamily:
         So all trials of a search are scored on the same timestamps (SEARCH-14), whatever stage or horizon they have.
 
         Raises:
-            DataError: A stage needs a series that the market lacks.
+            DataError: A stage needs a series that is not there (`MlpConfig.check_data`).
         """
+        MlpConfig.check_data({"feature_stage": (config.feature_stage, *reach.get("feature_stage", ()))}, data)
         market, entries = _market(data, folds), _store(store)
         keep_to_market(entries, market, data=data, folds=folds)
         stages = sorted({config.feature_stage, *reach.get("feature_stage", ())}, key=STAGE_INPUTS.__getitem__)
         horizons = sorted({config.label_horizon, *reach.get("label_horizon", ())})
         settings = FeatureSettings(levels_mode=config.levels_mode)
         schema = STAGE_SCHEMAS[stages[-1]]
-        _check_series(stages[-1], market)
         key = content_key(
             family=self.name,
             market=market.snapshot,
@@ -102,16 +101,6 @@ class MlpFamily:
             forecasts={f"{config.label_horizon}b": (signal, forward_return)},
             columns={"p_up": p_up, "up": rises},
             metrics={name: value for name, value in measures.items() if value is not None},
-        )
-
-
-def _check_series(stage: str, market: Market) -> None:
-    """Refuse a stage of which columns would be off: a network's number of inputs is known before its data (MLP-1)."""
-    missing = sorted({name for row in rows_of(STAGE_SCHEMAS[stage]) for name in row.series} - set(market.series))
-    if missing:
-        raise DataError(
-            f"feature_stage: {stage} expected all series beside the market, found no {', '.join(missing)}; name their "
-            "files in data.series, or take the stage out of the space"
         )
 
 

@@ -231,7 +231,6 @@ def test_feature_groups_pick_features():
         ({"feature_groups": "spot+spot"}, "feature_groups: expected all, or different names"),
         ({"feature_schema": 24, "feature_groups": "dynamic"}, "feature_groups: expected all"),
         ({"feature_groups": "spot", "gate_input": "hidden_vol"}, "expected the group volatility"),
-        ({"sequence_axis": "flat"}, "sequence_axis: .* not built yet: per_contract, flat"),
         ({"label_mode": "column"}, "label_mode: .* not built yet: column"),
         ({"d_modle": 4}, "d_modle"),
     ],
