@@ -6,9 +6,10 @@ stands behind an autograd function whose second derivative is that of the plain 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 
 import numba
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor
 SAFE_FAST_MATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
 """Sums may be reordered, so that they vectorise; NaN and infinity keep their meaning, so that a bad batch is seen."""
 
+# a kernel's cache looks at its own file only: whoever changes exp32 deletes the folders __pycache__ beside the kernels
 kernel = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=SAFE_FAST_MATH)
 
 ONE = np.float32(1)
@@ -56,14 +58,16 @@ def runs_here(*tensors: Tensor | None) -> bool:
     )
 
 
-def in_parts(n: int, run: Callable[[int, int], None]) -> None:
-    """Call `run(first, last)` over the range 0..n, cut into as many parts as PyTorch has threads."""
+def in_parts(n: int, run: Callable[..., None], *arguments: object) -> None:
+    """Call `run(first, last, *arguments)` over the range 0..n, cut into as many parts as PyTorch has threads."""
     threads = min(torch.get_num_threads(), n)
     if threads <= 1:
-        run(0, n)
+        run(0, n, *arguments)
         return
     edges = [n * part // threads for part in range(threads + 1)]
-    list(_pool(threads).map(run, edges[:-1], edges[1:]))
+    parts = [_pool().submit(run, first, last, *arguments) for first, last in pairwise(edges)]
+    for part in parts:
+        part.result()
 
 
 def rows(x: Tensor) -> tuple[np.ndarray, int]:
@@ -82,14 +86,16 @@ def rows(x: Tensor) -> tuple[np.ndarray, int]:
 
 
 def gradients_of(
-    plain: Callable[..., Tensor], inputs: tuple[Tensor | None, ...], gradient: Tensor
+    plain: Callable[..., Tensor | tuple[Tensor, ...]], inputs: Sequence[Tensor | None], gradients: Sequence[Tensor]
 ) -> tuple[Tensor | None, ...]:
-    """Return the gradients of a plain form as functions that can be differentiated again."""
+    """Return the gradients of a plain form's outputs by its inputs, such that they can be differentiated again."""
+    # aliases, because one input may have been computed from another, and a gradient must not follow that way
+    inputs = [None if each is None else each.view_as(each) for each in inputs]
     wanted = [each for each in inputs if each is not None and each.requires_grad]
-    found = iter(torch.autograd.grad(plain(*inputs), wanted, gradient, create_graph=True, allow_unused=True))
+    found = iter(torch.autograd.grad(plain(*inputs), wanted, gradients, create_graph=True, allow_unused=True))
     return tuple(next(found) if each is not None and each.requires_grad else None for each in inputs)
 
 
 @cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="kernel")
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(thread_name_prefix="kernel")

@@ -22,7 +22,7 @@ class CausalConvolutionSilu(torch.autograd.Function):
         y_BTC = x_BTC.new_empty(batch, length, channels)
         flat, stride = rows(x_BTC)
         weight_KC, bias, y = weight_CK.detach().t().contiguous().numpy(), bias_C.detach().numpy(), y_BTC.numpy()
-        in_parts(batch, lambda first, last: _forward(first, last, flat, stride, weight_KC, bias, y))
+        in_parts(batch, _forward, flat, stride, weight_KC, bias, y)
         return y_BTC
 
     @staticmethod
@@ -32,7 +32,7 @@ class CausalConvolutionSilu(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient_BTC: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
-            return gradients_of(reference.causal_convolution_silu, ctx.saved_tensors, gradient_BTC)
+            return gradients_of(reference.causal_convolution_silu, ctx.saved_tensors, (gradient_BTC,))
         x_BTC, weight_CK, bias_C = ctx.saved_tensors
         batch, length, channels = x_BTC.shape
         kernel_length = weight_CK.shape[1]
@@ -41,7 +41,7 @@ class CausalConvolutionSilu(torch.autograd.Function):
         flat, stride = rows(x_BTC)
         arrays = (weight_CK.t().contiguous().numpy(), bias_C.numpy(), gradient_BTC.contiguous().numpy())
         gx, parts = gx_BTC.numpy(), parts_BKC.numpy()
-        in_parts(batch, lambda first, last: _backward(first, last, flat, stride, *arrays, gx, parts))
+        in_parts(batch, _backward, flat, stride, *arrays, gx, parts)
         sums_KC = parts_BKC.sum(0)
         return gx_BTC, sums_KC[:-1].t(), sums_KC[-1]
 

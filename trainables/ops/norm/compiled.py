@@ -31,7 +31,7 @@ class RMSNorm(torch.autograd.Function):
         arrays = (*rows(x), *(rows(x) if gate is None else rows(gate)), gate is not None)
         outputs = (y.view(n_rows, channels).numpy(), inverse_R.numpy(), np.float32(epsilon))
         weight = weight_C.detach().numpy()
-        in_parts(n_rows, lambda first, last: _forward(first, last, *arrays, weight, *outputs))
+        in_parts(n_rows, _forward, *arrays, weight, *outputs)
         return y
 
     @staticmethod
@@ -39,7 +39,7 @@ class RMSNorm(torch.autograd.Function):
         x, weight_C, gate, inverse_R = ctx.saved_tensors
         if torch.is_grad_enabled():
             plain = partial(_plain, epsilon=ctx.epsilon)
-            return *gradients_of(plain, (x, weight_C, gate), gradient), None
+            return *gradients_of(plain, (x, weight_C, gate), (gradient,)), None
         n_rows, channels = inverse_R.numel(), x.shape[-1]
         gx = torch.empty_like(x, memory_format=torch.contiguous_format)
         g_gate = gx if gate is None else torch.empty_like(gx)
@@ -47,7 +47,7 @@ class RMSNorm(torch.autograd.Function):
         arrays = (*rows(x), *(rows(x) if gate is None else rows(gate)), gate is not None)
         given = (weight_C.numpy(), inverse_R.numpy(), *rows(gradient))
         found = (gx.view(n_rows, channels).numpy(), g_gate.view(n_rows, channels).numpy(), parts_PC.numpy())
-        in_parts(PARTS, lambda first, last: _backward(first, last, *arrays, *given, *found))
+        in_parts(PARTS, _backward, *arrays, *given, *found)
         return gx, parts_PC.sum(0), None if gate is None else g_gate, None
 
 

@@ -66,7 +66,9 @@ def choose_impl(
     if not obstacle and impl != "compiled":
         return "fused"
     if impl == "compiled" and not can_compile:
-        raise ValueError(f"impl: expected float32 on a CPU for compiled, found {dtype} on {device}; use auto or chunked")
+        raise ValueError(
+            f"impl: expected float32 on a CPU for compiled, found {dtype} on {device}; use auto or chunked"
+        )
     return "compiled" if can_compile else "chunked"
 
 

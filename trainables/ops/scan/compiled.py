@@ -1,7 +1,7 @@
 """The chunked scan with one decay per head: batched matrix products between compiled passes (CPU, float32).
 
-Letters: B batch, T time, H heads, P channels of a head, N state, K chunks of a window, G = B K chunks in all, Q rows of a
-chunk, W = Q + N: what a row reads, the rows of its chunk and the state before it. M = G H matrices of a batched product.
+Letters: B batch, T time, H heads, P channels of a head, I = H P, N state, K chunks of a window, G = B K chunks in all,
+Q rows of a chunk, W = Q + N: what a row reads, the rows of its chunk and the state before it.
 
 With cs the running sum of the log decays of a chunk, the outputs of a head are one product (Dao & Gu 2024, arXiv
 2405.21060, section 6):
@@ -16,25 +16,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
 from trainables.ops.compiled import gradients_of, in_parts, rows
 from trainables.ops.scan import choose_compiled_chunk, chunked, passes
-
-
-class _Sizes(NamedTuple):
-    windows: int
-    chunks: int
-    heads: int
-    rows: int
-    channels: int
-    state: int  # 0 where no state is read or carried
-
-    def of(self, x_MRC: Tensor):
-        """Return the matrices of a batched product as an array with axes for chunks and heads."""
-        return x_MRC.view(self.windows * self.chunks, self.heads, *x_MRC.shape[1:]).numpy()
 
 
 def ssd(
@@ -62,98 +50,125 @@ def ssd(
     return y_BTHP[:, :length] if missing else y_BTHP, last_BHPN if want_state else None
 
 
+class _Sizes(NamedTuple):
+    windows: int
+    groups: int
+    rows: int
+    heads: int
+    channels: int
+    state: int  # 0 where no state is read or carried
+
+    def matrices(self, n_rows: int, n_columns: int) -> Tensor:
+        """Return room for a matrix of each chunk and head, as a batched product wants them."""
+        return torch.empty(self.groups * self.heads, n_rows, n_columns)
+
+    def by_head(self, x: Tensor) -> np.ndarray:
+        """Return such matrices as the passes want them, (G, H, rows, columns)."""
+        return x.view(self.groups, self.heads, *x.shape[1:]).numpy()
+
+    def by_chunk(self, x: Tensor) -> np.ndarray:
+        """Return (B, T, ...) as (G, Q, ...)."""
+        return x.detach().contiguous().view(self.groups, self.rows, -1).numpy()
+
+
+class _Operands(NamedTuple):
+    """What forward and backward pass both make of the decays, b and c."""
+
+    left: Tensor
+    into: Tensor
+    decay_GH: np.ndarray
+    score_GQQ: Tensor
+    b_GQN: Tensor
+    c_GQN: Tensor
+
+
 class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, gain, log_decay, b, c, skip, state, chunk, want_state):
         batch, length, heads, channels = x.shape
         carries = length > chunk or state is not None or want_state
-        sizes = _Sizes(batch, length // chunk, heads, chunk, channels, b.shape[-1] if carries else 0)
-        groups = batch * sizes.chunks
-        left, into, decay, _ = _operands(sizes, log_decay, b, c)
-        right = x.new_empty(groups * heads, chunk + sizes.state, channels)
-        given = (*rows(x.flatten(2)), gain.detach().contiguous().view(groups, chunk, heads).numpy())
-        in_parts(groups, lambda first, last: passes.weigh_inputs(first, last, *given, sizes.of(right)))
-        last_state = None
+        sizes = _Sizes(batch, batch * length // chunk, chunk, heads, channels, b.shape[-1] if carries else 0)
+        made = _operands(sizes, log_decay, b, c)
+        right, x_rows, last = sizes.matrices(chunk + sizes.state, channels), rows(x.flatten(2)), None
+        in_parts(sizes.groups, passes.weigh_inputs, *x_rows, sizes.by_chunk(gain), sizes.by_head(right))
         if carries:
-            added = sizes.of(torch.bmm(into.transpose(1, 2), right[:, :chunk]))
-            start = x.new_zeros(batch, heads, sizes.state, channels)
-            last_state = start if state is None else start.copy_(state.transpose(2, 3))
-            carried = (added, decay, last_state.numpy(), sizes.of(right))
-            in_parts(batch, lambda first, last: passes.carry_states(first, last, *carried))
+            added = sizes.by_head(torch.bmm(made.into.transpose(1, 2), right[:, :chunk]))
+            last = x.new_zeros(batch, heads, sizes.state, channels)
+            if state is not None:
+                last.copy_(state.transpose(2, 3))
+            in_parts(batch, passes.carry_states, added, made.decay_GH, last.numpy(), sizes.by_head(right))
+            last = last.transpose(2, 3)
         y = x.new_empty(batch, length, heads, channels)
-        outputs = (sizes.of(torch.bmm(left, right)), skip.detach().numpy(), y.view(groups, chunk, -1).numpy())
-        in_parts(groups, lambda first, last: passes.join_heads(first, last, *given[:2], *outputs))
+        found = (sizes.by_head(torch.bmm(made.left, right)), skip.detach().numpy(), sizes.by_chunk(y))
+        in_parts(sizes.groups, passes.join_heads, *x_rows, *found)
         ctx.save_for_backward(x, gain, log_decay, b, c, skip, state, right)
         ctx.sizes = sizes
-        return y, None if last_state is None else last_state.transpose(2, 3)
+        return y, last
 
     @staticmethod
     def backward(ctx, g_y, g_last):
         *inputs, right = ctx.saved_tensors
         if torch.is_grad_enabled():
-            given = [each for each in (g_y, g_last) if each is not None]
-            return *gradients_of(_plain if g_last is not None else _plain_outputs, tuple(inputs), given), None, None
+            plain, given = (_plain_outputs, (g_y,)) if g_last is None else (_plain, (g_y, g_last))
+            return *gradients_of(plain, inputs, given), None, None
         x, gain, log_decay, b, c, skip, state = inputs
-        sizes = ctx.sizes
-        groups, chunk, heads = sizes.windows * sizes.chunks, sizes.rows, sizes.heads
-        left, into, decay, (score, b_GQN, c_GQN) = _operands(sizes, log_decay, b, c)
-        y_rows, x_rows = rows(g_y.flatten(2)), rows(x.flatten(2))
-        g_heads = x.new_empty(groups * heads, chunk, sizes.channels)
-        in_parts(groups, lambda first, last: passes.split_heads(first, last, *y_rows, sizes.of(g_heads)))
-        g_left = torch.bmm(g_heads, right.transpose(1, 2))
-        g_right = torch.bmm(left.transpose(1, 2), g_heads)
-        g_decay, g_state, g_into = torch.zeros_like(torch.from_numpy(decay)), None, left[:, :, chunk:]
+        sizes, chunk = ctx.sizes, ctx.sizes.rows
+        made = _operands(sizes, log_decay, b, c)
+        x_rows, y_rows = rows(x.flatten(2)), rows(g_y.flatten(2))
+        g_heads = sizes.matrices(chunk, sizes.channels)
+        in_parts(sizes.groups, passes.split_heads, *y_rows, sizes.by_head(g_heads))
+        g_left, g_right = torch.bmm(g_heads, right.transpose(1, 2)), torch.bmm(made.left.transpose(1, 2), g_heads)
+        g_decay_GH, g_into, g_state = np.zeros_like(made.decay_GH), made.into, None
         if sizes.state:
-            g_state = x.new_zeros(sizes.windows, heads, sizes.state, sizes.channels)
-            g_state.copy_(g_last.transpose(2, 3))
-            g_added = x.new_empty(groups * heads, sizes.state, sizes.channels)
-            carried = (decay, sizes.of(right), sizes.of(g_right), g_state.numpy(), sizes.of(g_added), g_decay.numpy())
-            in_parts(sizes.windows, lambda first, last: passes.carry_back(first, last, *carried))
+            g_state = torch.empty(sizes.windows, sizes.heads, sizes.state, sizes.channels).copy_(g_last.transpose(2, 3))
+            g_added = sizes.matrices(sizes.state, sizes.channels)
+            back = (sizes.by_head(right), sizes.by_head(g_right), g_state.numpy(), sizes.by_head(g_added), g_decay_GH)
+            in_parts(sizes.windows, passes.carry_back, made.decay_GH, *back)
             g_into = torch.bmm(right[:, :chunk], g_added.transpose(1, 2))
-            g_right[:, :chunk].baddbmm_(into, g_added)
-        g_score, g_b, g_c = x.new_zeros(groups, chunk, chunk), torch.zeros_like(b_GQN), torch.zeros_like(c_GQN)
-        g_log_decay = torch.empty(groups, chunk, heads)
-        decays = (log_decay.contiguous().view(groups, chunk, heads).numpy(), decay, g_decay.numpy(), score.numpy())
-        arrays = (*decays, *rows(b_GQN), *rows(c_GQN), sizes.of(g_left), sizes.of(g_into))
-        sums = tuple(each.numpy() for each in (g_score, g_b, g_c, g_log_decay))
-        in_parts(groups, lambda first, last: passes.differentiate_decays(first, last, *arrays, *sums))
-        g_b, g_c = g_b.baddbmm_(g_score.transpose(1, 2), c_GQN), g_c.baddbmm_(g_score, b_GQN)
-        g_x, g_gain = x.new_empty(groups, chunk, heads * sizes.channels), torch.empty(groups, chunk, heads)
-        g_skip = torch.empty(groups, heads)
-        factors = (gain.contiguous().view(groups, chunk, heads).numpy(), skip.numpy(), sizes.of(g_right))
-        sums = tuple(each.numpy() for each in (g_x, g_gain, g_skip))
-        in_parts(groups, lambda first, last: passes.differentiate_inputs(first, last, *x_rows, *y_rows, *factors, *sums))
-        return (
-            g_x.view(x.shape),
-            g_gain.view(gain.shape),
-            g_log_decay.view(log_decay.shape),
-            g_b.view(b.shape),
-            g_c.view(c.shape),
-            g_skip.sum(0),
-            None if state is None else g_state.transpose(2, 3),
-            None,
-            None,
-        )
+            g_right[:, :chunk].baddbmm_(made.into, g_added)
+            g_state = g_state.transpose(2, 3)
+        g_log_decay, g_b, g_c = _through_operands(sizes, made, log_decay, g_left, g_into, g_decay_GH)
+        g_x, g_gain, g_skip_GH = torch.empty(x.shape), torch.empty(gain.shape), torch.empty(sizes.groups, sizes.heads)
+        factors = (sizes.by_chunk(gain), skip.numpy(), sizes.by_head(g_right))
+        found = (sizes.by_chunk(g_x), sizes.by_chunk(g_gain), g_skip_GH.numpy())
+        in_parts(sizes.groups, passes.differentiate_inputs, *x_rows, *y_rows, *factors, *found)
+        g_state = None if state is None else g_state
+        return g_x, g_gain, g_log_decay, g_b.view(b.shape), g_c.view(c.shape), g_skip_GH.sum(0), g_state, None, None
 
 
-def _operands(sizes: _Sizes, log_decay: Tensor, b: Tensor, c: Tensor):
-    """Return `left`, `into` and the chunks' decays; and the scores with b and c by chunks."""
-    groups, chunk = sizes.windows * sizes.chunks, sizes.rows
-    b_GQN, c_GQN = (rows_of.reshape(groups, chunk, -1) for rows_of in (b.detach(), c.detach()))
-    score = torch.bmm(c_GQN, b_GQN.transpose(1, 2))
-    left = b.new_empty(groups * sizes.heads, chunk, chunk + sizes.state)
-    into = b.new_empty(groups * sizes.heads, chunk, sizes.state)
-    decay = b.new_empty(groups, sizes.heads).numpy()
-    logs = log_decay.detach().contiguous().view(groups, chunk, sizes.heads).numpy()
-    arrays = (logs, score.numpy(), *rows(b_GQN), *rows(c_GQN), sizes.of(left), sizes.of(into), decay)
-    in_parts(groups, lambda first, last: passes.make_operands(first, last, *arrays))
-    return left, into, decay, (score, b_GQN, c_GQN)
+def _operands(sizes: _Sizes, log_decay: Tensor, b: Tensor, c: Tensor) -> _Operands:
+    b_GQN, c_GQN = (each.detach().reshape(sizes.groups, sizes.rows, -1) for each in (b, c))
+    made = _Operands(
+        left=sizes.matrices(sizes.rows, sizes.rows + sizes.state),
+        into=sizes.matrices(sizes.rows, sizes.state),
+        decay_GH=torch.empty(sizes.groups, sizes.heads).numpy(),
+        score_GQQ=torch.bmm(c_GQN, b_GQN.transpose(1, 2)),
+        b_GQN=b_GQN,
+        c_GQN=c_GQN,
+    )
+    given = (sizes.by_chunk(log_decay), made.score_GQQ.numpy(), *rows(b_GQN), *rows(c_GQN))
+    found = (sizes.by_head(made.left), sizes.by_head(made.into), made.decay_GH)
+    in_parts(sizes.groups, passes.make_operands, *given, *found)
+    return made
+
+
+def _through_operands(
+    sizes: _Sizes, made: _Operands, log_decay: Tensor, g_left: Tensor, g_into: Tensor, g_decay_GH: np.ndarray
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of the log decays, b and c."""
+    g_score, g_log_decay = torch.zeros_like(made.score_GQQ), torch.empty(log_decay.shape)
+    g_b, g_c = (each.new_zeros(each.shape) for each in (made.b_GQN, made.c_GQN))
+    decays = (sizes.by_chunk(log_decay), made.decay_GH, g_decay_GH, made.score_GQQ.numpy())
+    given = (*decays, *rows(made.b_GQN), *rows(made.c_GQN), sizes.by_head(g_left), sizes.by_head(g_into))
+    found = (g_score.numpy(), g_b.numpy(), g_c.numpy(), sizes.by_chunk(g_log_decay))
+    in_parts(sizes.groups, passes.differentiate_decays, *given, *found)
+    return g_log_decay, g_b.baddbmm_(g_score.transpose(1, 2), made.c_GQN), g_c.baddbmm_(g_score, made.b_GQN)
 
 
 def _plain(x, gain, log_decay, b, c, skip, state):
-    """The same in differentiable operations."""
+    """The same in operations that PyTorch differentiates to any order."""
     y, last = chunked.ssd(x * gain[..., None], log_decay, b, c, state, want_state=True)
-    return y + x * skip[:, None], last
+    return y.addcmul(x, skip[:, None]), last
 
 
 def _plain_outputs(*inputs):

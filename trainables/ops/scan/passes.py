@@ -1,8 +1,8 @@
 """The compiled passes of `trainables.ops.scan.compiled`: each reads and writes operands of its matrix products once.
 
-Letters as there. Every pass works on chunks (or windows) `first` up to `last`, so that threads can share the work. Rows of
-a view come flat with their distance, see `trainables.ops.compiled.rows`. Running sums of log decays are float64: their
-differences are small against them late in a chunk.
+Letters as there. Every pass works on chunks (or windows) `first` up to `last`, so that threads can share the work. Rows
+of a view come flat with their distance, see `trainables.ops.compiled.rows`. Running sums of log decays are float64, for
+late in a chunk their differences are small against them; so are the sums of their gradients, which all but cancel.
 """
 
 from __future__ import annotations
@@ -123,14 +123,14 @@ def differentiate_decays(
     """
     rows, n_heads = log_decay_GQH.shape[1:]
     state = g_into_GHQN.shape[3]
-    g_cs = np.empty(rows, np.float32)
+    g_cs = np.empty(rows)
     for g in range(first, last):
         for h in range(n_heads):
             cs = np.cumsum(log_decay_GQH[g, :, h].astype(np.float64))
-            g_cs[:] = ZERO
-            g_total = g_decay_GH[g, h] * decay_GH[g, h]
+            g_cs[:] = 0.0
+            g_total = np.float64(g_decay_GH[g, h] * decay_GH[g, h])
             for t in range(rows):
-                now, total = cs[t], ZERO
+                now, total = cs[t], 0.0
                 g_row, score, g_score = g_left_GHQW[g, h, t], score_GQQ[g, t], g_score_GQQ[g, t]
                 for s in range(t):
                     part = exp32(np.float32(now - cs[s])) * g_row[s]
@@ -165,18 +165,21 @@ def _product(g_x, g_scaled, x, factor):
 
 
 @kernel
-def differentiate_inputs(first, last, x, x_stride, y, y_stride, gain_GQH, skip_H, g_right_GHWP, g_x_GQI, g_gain_GQH, g_skip_GH):
-    """Write the gradients of x and gain, and each chunk's part of that of the skip."""
+def differentiate_inputs(
+    first, last, x, x_stride, y, y_stride, gain_GQH, skip_H, g_right_GHWP, g_x_GQI, g_gain_GQH, g_skip_GH
+):
+    """Write the gradients of x and gain, and each chunk's part of that of the skip; `y` is the gradient of y."""
     rows, n_heads = gain_GQH.shape[1:]
     channels = g_right_GHWP.shape[3]
     for g in range(first, last):
         g_skip_GH[g] = ZERO
         for t in range(rows):
             for h in range(n_heads):
-                i, j, o = (g * rows + t) * x_stride + h * channels, (g * rows + t) * y_stride + h * channels, h * channels
+                column = h * channels
+                i, j = (g * rows + t) * x_stride + column, (g * rows + t) * y_stride + column
                 given, g_y, g_u = x[i : i + channels], y[j : j + channels], g_right_GHWP[g, h, t]
-                g_x = g_x_GQI[g, t, o : o + channels]
-                gain, skip, by_gain, by_skip = gain_GQH[g, t, h], skip_H[h], ZERO, ZERO
+                g_x, gain, skip = g_x_GQI[g, t, column : column + channels], gain_GQH[g, t, h], skip_H[h]
+                by_gain, by_skip = ZERO, ZERO
                 for p in range(channels):
                     g_x[p] = g_u[p] * gain + g_y[p] * skip
                     by_gain += g_u[p] * given[p]
