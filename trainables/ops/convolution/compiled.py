@@ -50,6 +50,14 @@ class CausalConvolutionSilu(torch.autograd.Function):
 def _sum(before, t, flat, stride, first_row, weight, bias):
     """Write the convolution at one row, before SiLU."""
     length, channels = weight.shape
+    if length == 4 and t >= 3:  # the papers' length in one pass over the channels, twice as fast as one a tap
+        i = (first_row + t) * stride
+        x0, x1 = flat[i - 3 * stride : i - 3 * stride + channels], flat[i - 2 * stride : i - 2 * stride + channels]
+        x2, x3 = flat[i - stride : i - stride + channels], flat[i : i + channels]
+        w0, w1, w2, w3 = weight[0], weight[1], weight[2], weight[3]
+        for c in range(channels):
+            before[c] = bias[c] + w0[c] * x0[c] + w1[c] * x1[c] + w2[c] * x2[c] + w3[c] * x3[c]
+        return
     before[:] = bias
     for k in range(max(0, length - 1 - t), length):
         start = (first_row + t - length + 1 + k) * stride

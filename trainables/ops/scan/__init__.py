@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
-Impl = Literal["auto", "sequential", "chunked", "compiled", "fused"]
+Impl = Literal["auto", "sequential", "chunked", "compiled", "fused", "one_chunk"]
 Discretisation = Literal["euler_B", "zoh_exact"]
 
 LONGEST_CHUNK = 128
@@ -24,6 +24,7 @@ BLOCK = 40
 
 
 COMPILED_CHUNK = 64
+"""Rows of a chunk of the compiled form where there are several: measured best of 32, 64 and 128 on a CPU."""
 
 
 def choose_impl(
@@ -38,7 +39,8 @@ def choose_impl(
     """Return which form of a scan runs: `sequential`, `chunked`, `compiled` or `fused`.
 
     Args:
-        impl: What was asked for; `auto` takes the kernels or the compiled form where they can run, else the chunked one.
+        impl: What was asked for; `auto` takes the vendor's kernels or the compiled form where they can run, else the
+            chunked one. Not `one_chunk`, whose speed is not measured.
         device: Type of the device, such as `cpu`.
         dtype: Name of the floating type, such as `float32`.
         discretisation: The kernels know `euler_B` only.
@@ -48,10 +50,10 @@ def choose_impl(
     Raises:
         ValueError: `compiled` or `fused` was asked for where it cannot run, or the name is unknown.
     """
-    if impl in ("sequential", "chunked"):
+    if impl in ("sequential", "chunked", "one_chunk"):
         return impl
     if impl not in ("auto", "compiled", "fused"):
-        raise ValueError(f"impl: expected auto, sequential, chunked, compiled or fused, found {impl!r}")
+        raise ValueError(f"impl: expected auto, sequential, chunked, compiled, fused or one_chunk, found {impl!r}")
     obstacle = ""
     if device != "cuda":
         obstacle = f"device {device}, where the kernels need cuda"
@@ -137,6 +139,12 @@ def ssd(
         from trainables.ops.scan import fused
 
         return fused.ssd(x_BTHP, dt_BTH, a_H, b_BTN, c_BTN, skip_H, state_BHPN, want_state=want_state)
+    if form == "one_chunk":
+        _check_one_chunk(x_BTHP, discretisation, needs_state=want_state or state_BHPN is not None)
+        from trainables.ops.scan import one_chunk
+
+        skip_H = a_H.new_zeros(a_H.shape) if skip_H is None else skip_H
+        return one_chunk.ssd(x_BTHP, dt_BTH, a_H, b_BTN.to(x_BTHP.dtype), c_BTN.to(x_BTHP.dtype), skip_H), None
     log_decay_BTH = dt_BTH * a_H
     gain_BTH = _gain(dt_BTH, a_H, log_decay_BTH, discretisation).to(x_BTHP.dtype)
     b_BTN, c_BTN = b_BTN.to(x_BTHP.dtype), c_BTN.to(x_BTHP.dtype)
@@ -228,6 +236,19 @@ def _has_kernels() -> bool:
 @functools.cache
 def _log_once(form: str, device: str, dtype: str) -> None:
     logging.getLogger(__name__).info("scan: %s on %s in %s", form, device, dtype)
+
+
+def _check_one_chunk(x_BTHP: Tensor, discretisation: Discretisation, *, needs_state: bool) -> None:
+    length, channels = x_BTHP.shape[1], x_BTHP.shape[3]
+    obstacle = ""
+    if length > LONGEST_CHUNK:
+        obstacle = f"{length} rows, more than {LONGEST_CHUNK}"
+    elif channels < 16 or channels & (channels - 1):
+        obstacle = f"{channels} channels of a head, which must be a power of two from 16 on"
+    elif needs_state or discretisation != "euler_B":
+        obstacle = "a state" if needs_state else f"discretisation {discretisation}"
+    if obstacle:
+        raise ValueError(f"impl: expected a scan that one_chunk can run, found {obstacle}; use auto or chunked")
 
 
 def _check_shapes(x: tuple[int, ...], dt: tuple[int, ...], a: tuple[int, ...], b: tuple[int, ...], c: tuple[int, ...]):

@@ -93,7 +93,7 @@ def split_heads(first, last, y, y_stride, y_GHQP):
 
 
 @kernel
-def carry_back(first, last, decay_GH, right_GHWP, g_right_GHWP, g_state_BHNP, g_added_GHNP, g_decay_GH):
+def carry_back(first, last, decay_GH, g_decay_GH, right_GHWP, g_right_GHWP, g_state_BHNP, g_added_GHNP):
     """Carry the gradient of the last state back; leave that of the state before the first chunk."""
     n_windows, n_heads, n_state = g_state_BHNP.shape[:3]
     chunks, rows = decay_GH.shape[0] // n_windows, right_GHWP.shape[2] - n_state
