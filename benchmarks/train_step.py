@@ -38,7 +38,7 @@ from benchmarks.measure import interleaved, peak_mib, report_peak
 from trainables.layers.blocks import ResidualBlock
 from trainables.layers.mamba2 import Mamba2Mixer
 from trainables.layers.norms import RMSNorm
-from trainables.ops.scan import choose_compiled_chunk
+from trainables.ops.scan import Impl, choose_compiled_chunk
 
 WARM_UP = 3
 
@@ -64,9 +64,10 @@ CPU_SIZES = {120: Size(256, 2, 64, batch=8, length=120), 1024: Size(256, 2, 64, 
 CUDA_SIZES = {120: Size(512, 24, 128, batch=512, length=120)}
 
 
-def our_stack(size: Size) -> nn.Module:
-    """Return the residual blocks of condor and a last norm."""
+def our_stack(size: Size, impl: Impl = "auto") -> nn.Module:
+    """Return the residual blocks of condor and a last norm; `impl` is that of the scan."""
     shape = {"expand": size.expand, "head_dim": size.head, "d_state": size.state, "d_conv": size.convolution}
+    shape["impl"] = impl
     blocks = (ResidualBlock(size.width, Mamba2Mixer(size.width, **shape), 0.0) for _ in range(size.layers))
     return nn.Sequential(*blocks, RMSNorm(size.width))
 
@@ -142,6 +143,18 @@ def flops_per_token(size: Size) -> float:
     return 3.0 * 2 * size.layers * (projections + scan)
 
 
+def bytes_per_token(size: Size) -> float:
+    """Return the bytes that a training step in bfloat16 moves at ordinary kernel boundaries.
+
+    Counted forward per row and layer: norm (read and write D), product in (D, then 2 I + 2 N + H), convolution (twice
+    I + 2 N), scan (I + 2 N in, I out), gated norm (2 I in, I out), product out (I, then D), residual (2 D in, D out).
+    The backward pass moves the same numbers and their gradients, twice as much. Weights are too few to count.
+    """
+    d, inner, state, heads = size.width, size.expand * size.width, size.state, size.expand * size.width // size.head
+    forward = 7 * d + 10 * inner + 8 * state + heads
+    return 2.0 * size.layers * 3 * forward
+
+
 def matrix_rate(device: str) -> float:
     """Return the operations a second of one large matrix product: the best of several, of the same type as the step."""
     n, dtype = (8192, torch.bfloat16) if device == "cuda" else (1024, torch.float32)
@@ -202,7 +215,11 @@ def stacks_of(size: Size, device: str) -> dict[str, nn.Module]:
     """Return ours and the peer."""
     torch.manual_seed(0)
     peer = {"transformers": transformers_stack(size)} if device == "cpu" else {"mamba_ssm": mamba_ssm_stack(size)}
-    return {"ours": our_stack(size), **{key: model for key, model in peer.items() if model is not None}}
+    ours = {"ours": our_stack(size)}
+    if device == "cuda":  # not what `auto` takes, for its speed was never seen
+        torch.manual_seed(0)
+        ours["one_chunk"] = our_stack(size, impl="one_chunk")
+    return {**ours, **{key: model for key, model in peer.items() if model is not None}}
 
 
 def main() -> None:

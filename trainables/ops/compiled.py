@@ -48,16 +48,6 @@ def exp32(x):
     return (tail * r * r + r + ONE) * power
 
 
-def runs_here(*tensors: Tensor | None) -> bool:
-    """Return whether the compiled kernels know these tensors: float32 on a CPU, outside of torch.compile and vmap."""
-    given = [each for each in tensors if each is not None]
-    return (
-        all(each.dtype is torch.float32 and each.device.type == "cpu" for each in given)
-        and not torch.compiler.is_compiling()
-        and not any(torch._C._functorch.is_functorch_wrapped_tensor(each) for each in given)
-    )
-
-
 def in_parts(n: int, run: Callable[..., None], *arguments: object) -> None:
     """Call `run(first, last, *arguments)` over the range 0..n, cut into as many parts as PyTorch has threads."""
     threads = min(torch.get_num_threads(), n)

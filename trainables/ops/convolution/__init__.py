@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from trainables.ops.compiled import runs_here
-from trainables.ops.convolution import compiled, reference
+from trainables.ops.dispatch import runs_here
+from trainables.ops.convolution import reference
 
 
 def causal_convolution_silu(x_BTC: Tensor, weight_CK: Tensor, bias_C: Tensor) -> Tensor:
@@ -18,5 +18,7 @@ def causal_convolution_silu(x_BTC: Tensor, weight_CK: Tensor, bias_C: Tensor) ->
         (B, T, C). Gradients of any order.
     """
     if runs_here(x_BTC, weight_CK, bias_C):
+        from trainables.ops.convolution import compiled
+
         return compiled.CausalConvolutionSilu.apply(x_BTC, weight_CK, bias_C)
     return reference.causal_convolution_silu(x_BTC, weight_CK, bias_C)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from trainables.ops.compiled import runs_here
-from trainables.ops.norm import compiled, reference
+from trainables.ops.dispatch import runs_here
+from trainables.ops.norm import reference
 
 
 def rms_norm(x: Tensor, weight_C: Tensor, *, gate: Tensor | None = None, epsilon: float) -> Tensor:
@@ -17,5 +17,7 @@ def rms_norm(x: Tensor, weight_C: Tensor, *, gate: Tensor | None = None, epsilon
         Of the shape of x. Gradients of any order.
     """
     if runs_here(x, weight_C, gate):
+        from trainables.ops.norm import compiled
+
         return compiled.RMSNorm.apply(x, weight_C, gate, epsilon)
     return reference.rms_norm(x, weight_C, gate, epsilon)

@@ -219,7 +219,7 @@ def _form(impl: Impl, tensors: tuple[Tensor | None, ...], discretisation: Discre
     device, dtype = tensors[0].device.type, str(tensors[0].dtype).removeprefix("torch.")
     can_compile = False
     if has_passes and impl in ("auto", "compiled"):
-        from trainables.ops.compiled import runs_here
+        from trainables.ops.dispatch import runs_here
 
         can_compile = runs_here(*tensors)
     form = choose_impl(impl, device, dtype, discretisation, has_kernels=_has_kernels(), can_compile=can_compile)
