@@ -9,19 +9,11 @@ specification's production preset; without mamba-ssm ours runs alone:
 
     python -m benchmarks.train_step --device cuda
 
-Prints one line of JSON per length. `share_of_limit` is the time that the counted floating-point operations of our scan's
-form would take at the rate of one large matrix product measured in the same run, over the time that a step took.
+Prints one line of JSON per length. `share_of_limit` is the time that the counted operations of the matrix products of
+ours would take at the rate of one large matrix product measured in the same run, over the time that a step took.
 """
 
 from __future__ import annotations
-
-import os
-import sys
-
-_ON_CPU = "cuda" not in sys.argv
-if _ON_CPU:  # before torch reads it; CPU times of one thread compare work, not threads
-    _THREADS = sys.argv[sys.argv.index("--threads") + 1] if "--threads" in sys.argv else "1"
-    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), _THREADS))
 
 import argparse
 import json

@@ -1,7 +1,7 @@
-"""The production backbone on a GPU: sizes, agreement of the forms of the scan, share of the limit, engine overhead.
+"""The production backbone on a GPU: sizes, agreement of the forms of the scan, share of the limit.
 
-Runs on a bare machine that has torch, triton and pytest: `python -m pytest tests/gpu`. The figures that it prints (`-s`) are
-those of `python -m benchmarks.train_step --device cuda`; aims are compared by a reader, for a shared GPU is no judge.
+Runs on a bare machine that has torch, triton and pytest: `python -m pytest -s tests/gpu`. It prints figures and holds
+them to no aim, for a shared GPU is no judge; `python -m benchmarks.train_step --device cuda` is what is reported.
 """
 
 import pytest

@@ -149,7 +149,7 @@ def _scan_flops(config: CondorConfig) -> float:
 
 
 def _saved_numbers(config: CondorConfig) -> int:
-    """Return the numbers that a layer keeps per row for its backward pass: compiled scan in fp32, else the chunked one."""
+    """Return the numbers that a layer keeps per row for its backward pass: compiled scan in fp32, else chunked."""
     d, inner, n = config.d_model, config.d_inner, config.d_state
     if config.ssm_variant == "mamba1":
         passes = math.ceil(math.log2(choose_block(config.lookback)))

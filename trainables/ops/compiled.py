@@ -1,7 +1,7 @@
 """What the compiled CPU kernels share: how they are compiled, an exponential of vectors, threads, rows of a view.
 
-They are numba because numba is here anyway and needs no compiler at run time; they exist for float32 on a CPU only. Each
-stands behind an autograd function whose second derivative is that of the plain PyTorch form.
+They are numba because numba is here anyway and needs no compiler at run time; they exist for float32 on a CPU only.
+Each stands behind an autograd function whose second derivative is that of the plain PyTorch form.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from trainables.ops.dispatch import runs_here
 from trainables.ops.convolution import reference
+from trainables.ops.dispatch import runs_here
 
 
 def causal_convolution_silu(x_BTC: Tensor, weight_CK: Tensor, bias_C: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Scans of state-space models: one choosing function, a sequential judge, a chunked form, the vendor's kernels.
+"""Scans of state-space models: one choosing function, a sequential judge, chunked forms, the vendor's kernels.
 
 Letters: B batch, T time, H heads, P channels of a head, D channels, N state. Importing this imports no torch.
 """
@@ -112,8 +112,8 @@ def ssd(
 ) -> tuple[Tensor, Tensor | None]:
     """Scan a state-space model with one decay per head (Mamba-2).
 
-    h_t = exp(dt a) h_(t-1) + gain x_t b_t' and y_t = h_t c_t + skip x_t, in time linear in T. Source: Dao & Gu (2024), arXiv
-    2405.21060. Requirements: CONDOR-3, CONDOR-4.
+    h_t = exp(dt a) h_(t-1) + gain x_t b_t' and y_t = h_t c_t + skip x_t, in time linear in T. Source: Dao & Gu (2024),
+    arXiv 2405.21060. Requirements: CONDOR-3, CONDOR-4.
 
     Args:
         x_BTHP: Input; its floating type is that of the products.

@@ -6,9 +6,9 @@ speed is not measured. So `auto` does not take it: whoever wants it asks for imp
 Letters: B batch, T time, H heads, P channels of a head, N state; S is T where rows give, T where they receive.
 
 With cs the running sum of dt a, and M_ts = (c_t b_s) exp(cs_t - cs_s) dt_s for s <= t, a head's outputs are
-y = M x + skip x (Dao & Gu 2024, arXiv 2405.21060, equation 5). The scores c b' are one product for all heads, outside. The
-forward program is one window and head; the backward program is one window, which sums the scores' gradient over its heads
-in registers, so that no order of additions depends on timing.
+y = M x + skip x (Dao & Gu 2024, arXiv 2405.21060, equation 5). The scores c b' are one product for all heads, outside.
+The forward program is one window and head; the backward program is one window, which sums the scores' gradient over its
+heads in registers, so that no order of additions depends on timing.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def _backward(
     x_ptr, dt_ptr, a_ptr, score_ptr, skip_ptr, g_y_ptr, g_x_ptr, g_dt_ptr, g_a_ptr, g_score_ptr, g_skip_ptr,
     length, heads, P: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """d M = d y x'; with G = d M exp(cs_t - cs_s): d score = G dt_s, d dt_s = sum of G score, d cs = +-G score dt."""
+    """With d M = d y x', G = d M exp(cs_t - cs_s): d score = G dt_s, d dt_s = sum of G score, d cs = +-G score dt."""
     window = tl.program_id(0)
     s = tl.arange(0, BLOCK)
     g_score_TS = tl.zeros((BLOCK, BLOCK), dtype=tl.float32)
