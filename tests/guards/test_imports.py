@@ -25,6 +25,7 @@ VENDORS = {
     "mlflow": ("analysis/mlflow_tracker.py", "analysis/mlflow_registry.py"),
     "mamba_ssm": ("trainables/ops/scan/fused.py",),
     "flash_attn": ("trainables/ops/attention/fused.py",),
+    "triton": ("trainables/ops/scan/one_chunk.py",),
 }
 FILES = sorted(p.relative_to(ROOT).as_posix() for package in OURS[:4] for p in (ROOT / package).rglob("*.py"))
 

@@ -310,3 +310,11 @@ def test_autocast_runs_in_bfloat16():
     wide = model(windows())
     assert (outputs["policy"].float() - wide["policy"]).abs().max() < 0.3
     assert torch.isfinite(training_loss(config, {k: v.float() for k, v in outputs.items()}, torch.rand(3, 36)))
+
+
+def test_a_nan_in_one_window_is_seen_there_and_nowhere_else():
+    given = windows()
+    given[1, 4, 7] = torch.nan
+    with torch.no_grad():
+        outputs = public_outputs(build()[1].eval()(given))
+    assert outputs.isnan().any(1).tolist() == [False, True, False]
