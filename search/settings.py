@@ -130,6 +130,8 @@ class BudgetSection(StrictModel):
     """No trial is started after trials have reported so many GPU-hours; none: no limit."""
     patience: int | None = Field(default=None, ge=1)
     """No trial is started after so many trials in a row without progress beyond the noise; none: no limit."""
+    least_improvement: float | None = Field(default=None, gt=0)
+    """No trial is started where 30 more like the last promise less, in standard errors over all folds; none: no limit."""
     give_up_after: int | None = Field(default=10, ge=1)
     """Where all of so many first trials failed, the search stops; none: never."""
 
@@ -221,7 +223,7 @@ class SpaceFile(StrictModel):
 
     def limits(self) -> dict[str, Any]:
         """Return when the search is over before its trials are: settings of `search.stopping.whole_search`."""
-        chosen = self.budget.model_dump(include={"gpu_hours", "patience", "give_up_after"})
+        chosen = self.budget.model_dump(include={"gpu_hours", "patience", "least_improvement", "give_up_after"})
         return {**chosen, "gpus_per_trial": self.resources.gpus_per_trial}
 
     def _budget_problems(self) -> tuple[Problem, ...]:
