@@ -1,7 +1,7 @@
 """Stopping rules side by side in simulated searches: folds needed, regret, and how often the best trial was dropped.
 
-`python -m benchmarks.racing --seeds 20 --world plain noisy >> lines.jsonl` prints one line of JSON a search, seed by seed,
-so that it may be cut short; `python -m benchmarks.racing --summary lines.jsonl` prints one line a world and arm.
+`python -m benchmarks.racing --seeds 20 --world plain noisy >> lines.jsonl` prints one line of JSON a search, seed by
+seed, so that it may be cut short; `python -m benchmarks.racing --summary lines.jsonl` prints one line a world and arm.
 An arm is an optimizer and a stopping rule, such as `tpe/asha`. All arms get the same budget of folds, that of full
 evaluations of `--trials` trials, on W = 8 virtual workers. A world is one of `WORLDS`, or a table of `record_table.py`.
 

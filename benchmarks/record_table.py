@@ -44,7 +44,9 @@ def main() -> None:
     parser.add_argument("--source", default="arch_sp500", help="key `source` of the data section")
     parser.add_argument("--set", default="{}", help="JSON of further keys of the data section")
     parser.add_argument("--folds", default='{"max_folds": 12}', help="JSON of the folds section")
-    parser.add_argument("--lrs", type=int, default=6, help="learning rates of the grid from the lowest on, fewer for a small table")
+    parser.add_argument(
+        "--lrs", type=int, default=6, help="learning rates of the grid from the lowest on, fewer for a small table"
+    )
     given = parser.parse_args()
     data = DataConfig.model_validate_json(json.dumps({"source": given.source, **json.loads(given.set)}))
     folds = FoldsConfig.model_validate_json(given.folds)

@@ -131,7 +131,7 @@ class BudgetSection(StrictModel):
     patience: int | None = Field(default=None, ge=1)
     """No trial is started after so many trials in a row without progress beyond the noise; none: no limit."""
     least_improvement: float | None = Field(default=None, gt=0)
-    """No trial is started where 30 more like the last promise less, in standard errors over all folds; none: no limit."""
+    """No trial is started where 30 more like the last 30 promise less, in standard errors; none: no limit."""
     give_up_after: int | None = Field(default=10, ge=1)
     """Where all of so many first trials failed, the search stops; none: never."""
 

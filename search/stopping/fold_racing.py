@@ -1,16 +1,17 @@
 """Fold racing: a trial leaves when it is worse than the leaders on equal folds, at an error rate for the whole search.
 
-The truly best trial of a search is dropped with a chance of at most `alpha`. It can only be dropped where it looks
-worse than others although it is not, at one of its looks. So `alpha` is spent over the looks of one trial, never over
+A trial that is better than the leaders by `margin` is dropped with a chance of at most `alpha`; with a margin of zero
+that is the truly best trial of the search. It can only be dropped where it looks worse although it is not, at one of
+its looks. So `alpha` is spent over the looks of one trial, never over
 trials, and what its looks have in common is counted once (`search.stopping.spending`).
 
 A trial is compared with the mean of several leaders: whoever is the best is better than their mean, and a mean of four
-has little noise of its own. Leaders are those whom chance has helped: they are chosen on the folds that the test does not
-use, the later ones of complete trials. While no trial is complete the leader is chosen on the very folds of the test,
-and the look then pays for all trials that could have been chosen.
+has little noise of its own. Leaders are those whom chance has helped: they are chosen on the folds that the test does
+not use, the later ones of complete trials. While no trial is complete the leader is chosen on the very folds of the
+test, and the look then pays for all trials that could have been chosen.
 
-A search soon proposes trials that nothing can tell apart. `margin` is for them: who cannot be better than the leaders
-by that much is dropped too, and alpha then bounds the chance of dropping a trial that is.
+A search soon proposes trials that nothing can tell apart, and a test alone keeps all of them to the end. The margin, in
+standard errors of a difference over all folds, says what is worth telling apart.
 
 The last folds are for finalists: no decision looks at them, so whoever reaches them is judged on untouched folds.
 """

@@ -93,8 +93,8 @@ class WholeSearch:
             )
         if self.least_improvement is not None and self._outlook is not None and self._outlook < self.least_improvement:
             return (
-                f"budget.least_improvement: {N_WATCHED} more trials like the last are expected to improve on the best by "
-                f"{self._outlook:.3g} standard errors"
+                f"budget.least_improvement: {N_WATCHED} more trials like the last are expected to improve on the best "
+                f"by {self._outlook:.3g} standard errors"
             )
         if self.give_up_after is not None and not self._has_worked and len(self._ended) >= self.give_up_after:
             return f"budget.give_up_after: all of the first {len(self._ended)} trials failed; {self._last_failure}"

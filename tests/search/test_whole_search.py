@@ -143,4 +143,10 @@ def test_the_file_says_where_gpu_hours_count_nothing() -> None:
     text = '{"family": "mlp", "parameters": {}, "data": {}, "folds": {}, "budget": {"trials": 3, "gpu_hours": 2}}'
     file = SpaceFile.model_validate_json(text)
     assert [problem.path for problem in file.problems()] == [("budget", "gpu_hours")]
-    assert file.limits() == {"gpu_hours": 2.0, "patience": None, "least_improvement": None, "give_up_after": 10, "gpus_per_trial": 0.0}
+    assert file.limits() == {
+        "gpu_hours": 2.0,
+        "patience": None,
+        "least_improvement": None,
+        "give_up_after": 10,
+        "gpus_per_trial": 0.0,
+    }
