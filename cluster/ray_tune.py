@@ -13,7 +13,7 @@ import tempfile
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
@@ -65,6 +65,7 @@ class Study(Protocol):
 
     @property
     def is_done(self) -> bool: ...
+    def together(self) -> AbstractContextManager[None]: ...
     def next(self) -> Trial | None: ...
     def started(self, trial_id: str) -> int: ...
     def observe(self, trial_id: str, observation: Observation, attempt: int) -> Decision: ...
@@ -133,17 +134,21 @@ class Placing:
         """Return the configuration of the next trial, `Searcher.FINISHED`, or None for not now.
 
         A trial is proposed only when there is room for it, so that with one worker proposals follow results in order.
+        Proposal and start cost one wait for the disk; more cannot be joined, as Tune shows one result a turn and lets
+        the worker go on before it asks again.
         """
         if self.ending is not Ending.FINISHED:
             return str(Searcher.FINISHED)
         if len(self._live) >= self._max_concurrent:
             return None
-        trial = self._again.popleft() if self._again else self._study.next()
+        with self._study.together():
+            trial = self._again.popleft() if self._again else self._study.next()
+            attempt = self._study.started(trial.trial_id) if trial is not None else 0
         if trial is None:
             return str(Searcher.FINISHED) if self._study.is_done or not self._live else None
         assignment = encode_assignment(self._make_assignment(trial))
         self._live[tune_id] = trial
-        return {"assignment": assignment, "attempt": self._study.started(trial.trial_id)}
+        return {"assignment": assignment, "attempt": attempt}
 
     def heard(self, tune_id: str, message: dict[str, Any]) -> bool:
         """Tell the study what a worker said and return whether the trial goes on."""

@@ -71,7 +71,7 @@ class Plan:
     stopping: str
     smallest: ModelSize
     largest: ModelSize
-    seconds: float
+    seconds: Sequence[float]
     n_concurrent: int
     on_gpu: bool
     points: Sequence[Mapping[str, Any]]
@@ -118,26 +118,33 @@ def describe_stopping(stopping: Stopping, ladder: Sequence[Rung]) -> str:
         return f"hyperband, one in {stopping.eta} goes on, in brackets from fold {', '.join(map(str, starts))}"
     if isinstance(stopping, FoldRacing):
         last = n_folds - stopping.final_folds
-        return (
-            f"fold racing, alpha {stopping.alpha:g}, looks after {stopping.min_folds} to {last} folds (trials: at most)"
-        )
+        looks = f"looks after {stopping.min_folds} to {last} folds"
+        return f"fold racing, alpha {stopping.alpha:g}, margin {stopping.margin:g}, {looks} (trials and hours: at most)"
     return "none"
 
 
 def training_seconds(
-    visits: Sequence[float], rungs_per_fold: int, *, flops: float, n_steps: float, on_gpu: bool
-) -> float:
-    """Return the expected seconds of all trials one after another.
+    visits: Sequence[float],
+    ladder: Sequence[Rung],
+    n_train: Sequence[int],
+    *,
+    flops: float,
+    n_steps: float,
+    on_gpu: bool,
+) -> list[float]:
+    """Return the expected seconds of all trials at each rung, on one device after another.
 
     Args:
         visits: Trials expected at each rung.
-        rungs_per_fold: Rungs of a fold.
-        flops: Floating-point operations of training one fold.
-        n_steps: Optimiser steps of one fold.
+        ladder: The rungs.
+        n_train: Training bars of each fold.
+        flops: Floating-point operations of training on one bar, all epochs together.
+        n_steps: Optimiser steps for one bar, all epochs together.
         on_gpu: Whether trials run on a GPU.
     """
-    arithmetic_s = flops / (GPU_FLOPS if on_gpu else CPU_FLOPS)
-    return sum(visits) / rungs_per_fold * (arithmetic_s + n_steps * STEP_S + FOLD_S)
+    bar_s = flops / (GPU_FLOPS if on_gpu else CPU_FLOPS) + n_steps * STEP_S
+    rungs_per_fold = len(ladder) / (ladder[-1].fold + 1)
+    return [v / rungs_per_fold * (n_train[r.fold] * bar_s + FOLD_S) for v, r in zip(visits, ladder, strict=True)]
 
 
 class Outline(Protocol):
@@ -166,9 +173,7 @@ def gather(spec: SpaceFile, config_class: Any, market: Outline, ladder: Sequence
     sizes = sorted(_sizes(space, config_class, seed), key=lambda size: size.n_parameters)
     folds = fold_dates(market)
     typical = config_class.model_validate_json(json.dumps(sizes[len(sizes) // 2].config))
-    n_rows = sum(fold.n_train for fold in folds) / len(folds)
     on_gpu = spec.resources.gpus_per_trial > 0
-    n_samples = n_rows * typical.epochs
     times = market.known_time
     return Plan(
         family=spec.family,
@@ -186,9 +191,10 @@ def gather(spec: SpaceFile, config_class: Any, market: Outline, ladder: Sequence
         largest=sizes[-1],
         seconds=training_seconds(
             visits,
-            spec.fidelity.rungs_per_fold,
-            flops=3 * typical.forward_flops() * n_samples,
-            n_steps=n_samples / (typical.batch_size * typical.accum_steps),
+            ladder,
+            [fold.n_train for fold in folds],
+            flops=3 * typical.forward_flops() * typical.epochs,
+            n_steps=typical.epochs / (typical.batch_size * typical.accum_steps),
             on_gpu=on_gpu,
         ),
         n_concurrent=spec.resources.max_concurrent or 1,
@@ -247,9 +253,10 @@ def show(console: Console, plan: Plan) -> None:
     for name, size in (("smallest", plan.smallest), ("largest", plan.largest)):
         console.print(f"{name} model: {size.n_parameters:,} parameters, about {_bytes(size.memory_bytes)} in training")
     where = "GPU" if plan.on_gpu else "CPU"
-    wall = plan.seconds / max(plan.n_concurrent, 1)
+    total = sum(plan.seconds)
+    wall = total / max(plan.n_concurrent, 1)
     console.print(
-        f"about {_duration(plan.seconds)} of {where} time in training; {_duration(wall)} with "
+        f"about {_duration(total)} of {where} time in training; {_duration(wall)} with "
         f"{plan.n_concurrent} at once (an order of magnitude, from operation counts)"
     )
     console.print("three points of the space:")
@@ -298,13 +305,15 @@ def _ladder(plan: Plan) -> Table:
         "fold",
         "share of its epochs",
         "trials expected",
+        f"{'GPU' if plan.on_gpu else 'CPU'}-hours",
         title="ladder",
         title_justify="left",
         box=None,
         pad_edge=False,
     )
-    for rung, visits in zip(plan.ladder, plan.visits, strict=True):
-        table.add_row(str(rung.index), str(rung.fold), f"{rung.share:.0%}", f"{math.ceil(visits)}")
+    for rung, visits, seconds in zip(plan.ladder, plan.visits, plan.seconds, strict=True):
+        hours = f"{seconds / 3600:.2g}"
+        table.add_row(str(rung.index), str(rung.fold), f"{rung.share:.0%}", f"{math.ceil(visits)}", hours)
     return table
 
 

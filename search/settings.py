@@ -52,19 +52,19 @@ class Hyperband(StrictModel):
 
 
 class FoldRacing(StrictModel):
-    """Paired tests against the leaders on equal folds; alpha bounds the chance that the truly best trial is dropped."""
+    """Paired tests against the leaders on equal folds; alpha bounds the chance that what matters most is dropped."""
 
     rule: Literal["fold_racing"] = "fold_racing"
     alpha: float = Field(default=0.05, gt=0, lt=1)
-    """Largest chance that the search drops its truly best trial."""
+    """Largest chance that the search drops its truly best trial, or, with a margin, one better by the margin."""
     min_folds: int = Field(default=1, ge=1)
     """No trial is stopped before so many folds."""
     final_folds: int = Field(default=1, ge=1)
     """Last folds, in which no trial is stopped: finalists are judged on folds that no decision has looked at."""
-    leaders: int = Field(default=2, ge=1)
-    """Trials that a trial is compared with."""
-    margin: float = Field(default=0.0, ge=0)
-    """Standard errors of a whole ladder by which a trial must be better than a leader to be worth keeping."""
+    leaders: int = Field(default=4, ge=1)
+    """Trials whose mean a trial is compared with."""
+    margin: float = Field(default=1.0, ge=0)
+    """Standard errors of a whole ladder by which a trial must be better than the leaders to be worth keeping."""
     spending: float = Field(default=1.0, gt=0)
     """Power of the share of alpha that is spent by each look: 1 evenly, 3 keeps most for late looks."""
 
@@ -130,6 +130,8 @@ class BudgetSection(StrictModel):
     """No trial is started after trials have reported so many GPU-hours; none: no limit."""
     patience: int | None = Field(default=None, ge=1)
     """No trial is started after so many trials in a row without progress beyond the noise; none: no limit."""
+    least_improvement: float | None = Field(default=None, gt=0)
+    """No trial is started where 30 more like the last 30 promise less, in standard errors; none: no limit."""
     give_up_after: int | None = Field(default=10, ge=1)
     """Where all of so many first trials failed, the search stops; none: never."""
 
@@ -221,7 +223,7 @@ class SpaceFile(StrictModel):
 
     def limits(self) -> dict[str, Any]:
         """Return when the search is over before its trials are: settings of `search.stopping.whole_search`."""
-        chosen = self.budget.model_dump(include={"gpu_hours", "patience", "give_up_after"})
+        chosen = self.budget.model_dump(include={"gpu_hours", "patience", "least_improvement", "give_up_after"})
         return {**chosen, "gpus_per_trial": self.resources.gpus_per_trial}
 
     def _budget_problems(self) -> tuple[Problem, ...]:

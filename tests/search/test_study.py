@@ -369,14 +369,19 @@ ACTIONS = st.lists(
 )
 
 
-@given(actions=ACTIONS, kills=st.sets(st.integers(0, 39), min_size=1, max_size=4), optimizer=st.sampled_from("rc"))
+@given(
+    actions=ACTIONS,
+    kills=st.sets(st.integers(0, 39), min_size=1, max_size=4),
+    optimizer=st.sampled_from("rc"),
+    rule=st.sampled_from(["asha", "hyperband", "fold_racing"]),
+)
 @settings(max_examples=25, deadline=None)
 @pytest.mark.requirement("SEARCH-15")
 @pytest.mark.requirement("REPRO-1")
 def test_a_killed_search_holds_the_trials_of_one_left_alone(
-    actions: list[tuple[str, int]], kills: set[int], optimizer: str
+    actions: list[tuple[str, int]], kills: set[int], optimizer: str, rule: str
 ) -> None:
-    arguments = {**ARGUMENTS, "optimizer": {"r": ARGUMENTS["optimizer"], "c": "cma_es"}[optimizer]}
+    arguments = {**ARGUMENTS, "optimizer": {"r": ARGUMENTS["optimizer"], "c": "cma_es"}[optimizer], "stopping": rule}
     with tempfile.TemporaryDirectory() as folder:
         alone, killed = (Driver(Path(folder) / name, arguments) for name in ("alone", "killed"))
         for position, (action, which) in enumerate(actions):
