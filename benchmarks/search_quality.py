@@ -26,6 +26,7 @@ from scipy.stats import rankdata
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.peers import SAMPLERS, search_alone
 from search import optimizers
 from search.objective import Objective
 from search.seeding import seed_for
@@ -92,6 +93,8 @@ def search(name: str, task: Any, n_trials: int, seed: int, n_workers: int) -> tu
     As many trials as there are workers run at a time; the oldest ends first.
     """
     method, _, form = name.partition(":")
+    if method in SAMPLERS:
+        return search_alone(method, task, n_trials, seed)
     space = space_of(task, conditional=form != "flat")
     optimizer = optimizers.make(method, space, objectives=(Objective(),), population=16, seed=seed)
     seconds, best, values, running = 0.0, np.inf, [], []
@@ -164,7 +167,7 @@ def run(tables: Any, chosen: argparse.Namespace) -> dict[str, Any]:
     spans = []
     for task_name in QUICK if chosen.quick else tables.TASKS:
         task = tables.get(task_name)
-        low = _kept(cache, f"best {task_name}", lambda t=task: best_known(t))
+        low = kept(cache, f"best {task_name}", lambda t=task: best_known(t))
         for name in names:
             values, seconds = _searches(name, task_name, task, chosen, cache)
             found[name].append(values[:, [b - 1 for b in budgets]])
@@ -191,13 +194,26 @@ def _searches(
     curves, seconds = [], []
     for seed in range(chosen.first_seed, chosen.first_seed + int(own or chosen.seeds)):
         at = f"{method} {task_name} {seed} {chosen.trials} {chosen.workers}"
-        curve, spent = _kept(cache, at, lambda s=seed: search(method, task, chosen.trials, s, chosen.workers))
+        curve, spent = kept(cache, at, lambda s=seed: search(method, task, chosen.trials, s, chosen.workers))
         curves.append(curve)
         seconds.append(spent)
     return np.array(curves), seconds
 
 
-def _kept(cache: dict[str, Any], name: str, compute: Callable[[], Any]) -> Any:
+def tables_of(folder: Path | None) -> Any:
+    """Return the module `tasks` of a folder; None where there is none."""
+    if folder is None or not (Path(folder) / "tasks.py").exists():
+        return None
+    spec = importlib.util.spec_from_file_location("tasks", Path(folder) / "tasks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    return tables
+
+
+def kept(cache: dict[str, Any], name: str, compute: Callable[[], Any]) -> Any:
+    """Return what the cache has under a name, computed where it has nothing."""
     if name not in cache:
         cache[name] = compute()
     return cache[name]
@@ -216,14 +232,10 @@ def main() -> int:
     chosen = parser.parse_args()
     if chosen.quick:
         chosen.seeds, chosen.trials = 2, 50
-    if chosen.tables is None or not (Path(chosen.tables) / "tasks.py").exists():
+    tables = tables_of(chosen.tables)
+    if tables is None:
         print(f"search_quality: skipped: expected a folder with tasks.py, found {chosen.tables}; give --tables")
         return 0
-    spec = importlib.util.spec_from_file_location("tasks", Path(chosen.tables) / "tasks.py")
-    assert spec is not None
-    assert spec.loader is not None
-    tables = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tables)
     print(json.dumps(run(tables, chosen)))
     return 0
 

@@ -39,7 +39,9 @@ class Mind:
             **settings,
         )
         name, settings = named(charter.stopping)
-        self._rule = stopping.make(name, objectives=charter.objectives, ladder=charter.ladder, **settings)
+        self._rule = stopping.make(
+            name, space=charter.space, objectives=charter.objectives, ladder=charter.ladder, **settings
+        )
         self._whole = WholeSearch(charter.objectives[0], **charter.limits)
 
     def apply(self, event: Event) -> Trial | None:

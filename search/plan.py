@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 from .seeding import generator
-from .settings import Asha, FoldRacing, Hyperband, NoStopping, SpaceFile
+from .settings import Asha, FoldRacing, Hyperband, NoStopping, Predicted, SpaceFile
 from .space import Space
 from .stopping.hyperband import bracket_order, bracket_starts
 from .trial import Rung
 from .validity import infeasible_reason
 
-Stopping = Asha | Hyperband | FoldRacing | NoStopping
+Stopping = Asha | Hyperband | FoldRacing | Predicted | NoStopping
 CPU_FLOPS = 8e9
 """Floating-point operations a second of small float32 models on one core. It and the next three only scale times."""
 GPU_FLOPS = 100e12
@@ -121,6 +121,8 @@ def describe_stopping(stopping: Stopping, ladder: Sequence[Rung]) -> str:
         return (
             f"fold racing, alpha {stopping.alpha:g}, looks after {stopping.min_folds} to {last} folds (trials: at most)"
         )
+    if isinstance(stopping, Predicted):
+        return f"predicted, goes on at a chance of {stopping.chance:g} to end best (trials: at most)"
     return "none"
 
 
