@@ -94,6 +94,8 @@ class SearchSection(StrictModel):
     """Trials before a model-based optimizer trusts its model; none: the optimizer's own number."""
     population: int = Field(default=16, ge=1)
     """Trials of a generation."""
+    synchronous: bool = False
+    """A generation begins when the one before is over: proposals then do not depend on workers or their order."""
     generations: int | None = Field(default=None, ge=1)
     """Number of generations; none: as many as the budget gives."""
     enqueue: tuple[dict[str, Value], ...] = ()
