@@ -74,7 +74,7 @@ class Predicted(StrictModel):
 
     rule: Literal["predicted"] = "predicted"
     chance: float = Field(default=0.2, gt=0, lt=1)
-    """A trial goes on while its chance of ending better than all others are predicted to end is at least this."""
+    """A trial goes on while its chance of ending better than the best complete one is at least this."""
     n_points: int = Field(default=200, ge=20)
     """Most rungs that the surrogate holds."""
 

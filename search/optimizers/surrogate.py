@@ -77,6 +77,8 @@ class Screen:
         failures: Process of 1 (could not be trained) or 0, less their mean, and that mean; None where all could be.
         results: The newest row of each of n trials that it holds.
         means: (n,) loss that it expects of each, were it complete.
+        best: Loss to be improved upon: the least mean of a complete trial. What a stopped trial only promised was not
+            reached, and a config near it may still be worth a try.
         explains: Whether it predicted left-out results better than their mean does.
     """
 
@@ -85,12 +87,13 @@ class Screen:
     failures: tuple[GaussianProcess, float] | None
     results: Results
     means: Array
+    best: float
     explains: bool
 
     def score(self, genes: Array) -> Array:
         """Return the log of the expected improvement times the chance that the config can be trained, (m,)."""
         mean, deviation = self.losses.predict(inputs(self.genome, genes))
-        return log_expected_improvement(mean, deviation, float(self.means.min())) + self.log_trainable(genes)
+        return log_expected_improvement(mean, deviation, self.best) + self.log_trainable(genes)
 
     def log_trainable(self, genes: Array) -> Array:
         """Return the log of the chance that each config can be trained, (m,)."""
@@ -107,12 +110,12 @@ class Forecast(NamedTuple):
     Attributes:
         mean: Of the prediction.
         deviation: Its standard deviation.
-        others: (m,) means of the same prediction of every other trial that the process holds.
+        complete: (m,) what the process makes of the ends of complete trials.
     """
 
     mean: float
     deviation: float
-    others: Array
+    complete: Array
 
 
 class Surrogate:
@@ -150,7 +153,9 @@ class Surrogate:
             values = np.concatenate([target.values, process.mean(pending)])
             variances = np.concatenate([target.variances, np.zeros(len(running))])
             process = self._process(np.vstack([x, pending]), Target(values, variances), kernel)
-        return Screen(self.genome, process, self._failures(mark), newest, means, explains)
+        is_end = newest.progress == 1.0
+        best = float(means[is_end].min() if is_end.any() else means.min())
+        return Screen(self.genome, process, self._failures(mark), newest, means, best, explains)
 
     def forecast(self, trial: Trial, *, view: str, weights: Array) -> Forecast:
         """Return what a running trial will be worth, by its newest observation, which was not told, and all others.
@@ -163,10 +168,9 @@ class Surrogate:
         kernel, _ = self._remembered(view, (self._mark(), 0), self._loss_kernel)
         x, results, target = self._seen(self.experience.results(reporting=trial), view, weights)
         process = self._process(x, target, kernel)
-        is_other = results.is_newest & (np.array(results.ids) != trial.trial_id)
-        others = process.mean(inputs(self.genome, results.genes[is_other]))
+        complete = process.mean(inputs(self.genome, results.genes[results.progress == 1.0]))
         mean, deviation = process.predict(inputs(self.genome, self.experience.expressed(trial)[None]))
-        return Forecast(mean=float(mean[0]), deviation=float(deviation[0]), others=others)
+        return Forecast(mean=float(mean[0]), deviation=float(deviation[0]), complete=complete)
 
     def _mark(self) -> int:
         return last_mark(self.experience.n_finished, self._n_first)

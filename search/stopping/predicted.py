@@ -1,9 +1,10 @@
 """Stop a trial whose predicted end is unlikely to be the best: a surrogate over configs reads learning curves.
 
 A Gaussian process over configs and progress together (`search.optimizers.surrogate`) holds rungs of all trials, those
-that were stopped included. It says what this trial will be worth at the end of the ladder, and what it expects of
-every other trial there. The trial goes on while its chance of beating the best of those is large enough: so a config
-that starts badly but lies where slow starters end well goes on, and few epochs suffice where the region is known.
+that were stopped included. It says what this trial will be worth at the end of the ladder. The trial goes on while its
+chance of beating the best complete one is large enough: so a config that starts badly but lies where slow starters end
+well goes on, and few epochs suffice where the region is known. What other partial trials promise does not count: were
+it the bar, a stopped trial that promised much would keep all others from being trained to the end.
 
 The idea of deciding by predicted ends is that of Swersky, Snoek, Adams (2014), "Freeze-thaw Bayesian optimization",
 arXiv:1406.3896; here a trial that stops is not taken up again, for near it a new one costs a rung.
@@ -29,7 +30,7 @@ N_FIRST = 4
 
 
 class Predicted:
-    """Go on while the chance of ending better than all others are predicted to end is at least `chance`.
+    """Go on while the chance of ending better than the best complete trial is at least `chance`.
 
     Nobody is stopped before a first trial is complete: until then no rung says anything about the end.
 
@@ -62,9 +63,9 @@ class Predicted:
         if not self._is_any_complete or self.objective.loss(trial) is None:
             return Decision.CONTINUE
         seen = self._surrogate.forecast(trial, view="plain", weights=np.ones(1))
-        if not len(seen.others):
+        if not len(seen.complete):
             return Decision.CONTINUE
-        chance = ndtr((seen.others.min() - seen.mean) / seen.deviation)
+        chance = ndtr((seen.complete.min() - seen.mean) / seen.deviation)
         return Decision.CONTINUE if chance >= self.chance else Decision.STOP
 
 

@@ -58,10 +58,12 @@ def test_a_slow_starter_that_will_end_best_goes_on_and_a_fast_one_that_will_not_
     assert rule.decide(fast) is Decision.STOP
 
 
-def test_a_running_trial_that_is_promised_to_end_best_raises_the_bar() -> None:
+def test_the_bar_is_the_best_end_that_was_reached_not_one_that_was_promised() -> None:
     rule, middling = experienced(), seen(20, {"x": 0.36, "rate": 0.5}, 3)
     assert rule.decide(middling) is Decision.CONTINUE
-    rule.tell(seen(21, {"x": 0.3, "rate": 0.5}, 7))
+    rule.tell(replace(seen(21, {"x": 0.3, "rate": 0.5}, 7), state=TrialState.STOPPED))
+    assert rule.decide(middling) is Decision.CONTINUE
+    rule.tell(seen(22, {"x": 0.3, "rate": 0.4}, 8))
     assert rule.decide(middling) is Decision.STOP
 
 
