@@ -210,7 +210,8 @@ class Surrogate:
 
     def _labelled(self, n_results: int | None, n_bad: int | None) -> tuple[Array, Target, float]:
         """Return inputs and labels of configs that could and could not be trained, newest ones, and the mean label."""
-        good = self.experience.results(n_results).genes[-self._n_points // 2 :]
+        results = self.experience.results(n_results)
+        good = results.genes[results.is_newest][-self._n_points // 2 :]
         bad = self.experience.untrainable(n_bad)[-self._n_points // 2 :]
         labels = np.concatenate([np.zeros(len(good)), np.ones(len(bad))])
         base = float(labels.mean())

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from search.objective import Objective
-from search.optimizers.experience import N_WINDOW, Experience
+from search.optimizers.experience import Experience
 from search.optimizers.genome import Genome
+from search.optimizers.valuation import N_WINDOW
 from search.trial import Observation, Trial, TrialState
 from tests.search.toy_search import OBJECTIVES, SMOOTH, observed, running
 
