@@ -43,6 +43,8 @@ class Charter:
         population: Trials per generation (SEARCH-1).
         max_infeasible: Infeasible proposals after which the study gives up.
         limits: Settings of `search.stopping.whole_search.WholeSearch`: when the search is over before.
+        synchronous: A generation begins when the one before is over, and the optimizer hears results by number: then
+            proposals do not depend on the number of workers or the order of results. Off, no worker ever waits.
     """
 
     space: Space
@@ -56,6 +58,7 @@ class Charter:
     population: int = 16
     max_infeasible: int = 1000
     limits: Mapping[str, Any] = field(default_factory=dict)
+    synchronous: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "enqueue", check_enqueued(self.space, self.enqueue))
@@ -85,6 +88,7 @@ class Charter:
             "population": self.population,
             "max_infeasible": self.max_infeasible,
             "limits": dict(self.limits),
+            "synchronous": self.synchronous,
         }
 
 
@@ -106,6 +110,7 @@ def charter_from(body: Mapping[str, Any]) -> Charter:
             objectives=objectives,
             enqueue=tuple(body["enqueue"]),
             limits=body.get("limits", {}),
+            synchronous=body.get("synchronous", False),
             **rest,
         )
     except (KeyError, TypeError, ValueError) as error:

@@ -39,17 +39,46 @@ class Mind:
             **settings,
         )
         name, settings = named(charter.stopping)
-        self._rule = stopping.make(name, objectives=charter.objectives, ladder=charter.ladder, **settings)
+        self._rule = stopping.make(
+            name, space=charter.space, objectives=charter.objectives, ladder=charter.ladder, **settings
+        )
+        self._held_back: dict[int, Trial] = {}
         self._whole = WholeSearch(charter.objectives[0], **charter.limits)
 
     def apply(self, event: Event) -> Trial | None:
         """Take an event in; return the trial that it changed. Optimizer and rules hear of all but new attempts."""
         trial = self.history.apply(event)
         if trial is not None and event.kind != STARTED:
-            self._optimizer.tell(trial)
+            self._tell_optimizer(trial)
             self._rule.tell(trial)
             self._whole.tell(trial)
         return trial
+
+    @property
+    def is_between_generations(self) -> bool:
+        """Whether a synchronous search waits for the end of a generation before it proposes more."""
+        return self.charter.synchronous and self._is_generation_asked and self._n_running > 0
+
+    @property
+    def _is_generation_asked(self) -> bool:
+        history, charter = self.history, self.charter
+        return len(history.trials) >= len(charter.enqueue) and history.n_sampled % charter.population == 0
+
+    @property
+    def _n_running(self) -> int:
+        return self.history.counts()[TrialState.RUNNING]
+
+    def _tell_optimizer(self, trial: Trial) -> None:
+        """Tell of a change; in a synchronous search of ends only, by number, when a whole generation has ended."""
+        is_new = not (trial.state.is_finished or trial.observations)
+        if is_new or not self.charter.synchronous:
+            self._optimizer.tell(trial)
+            return
+        self._held_back[trial.number] = trial
+        if self._is_generation_asked and not self._n_running:
+            for number in sorted(self._held_back):
+                self._optimizer.tell(self._held_back[number])
+            self._held_back.clear()
 
     def ending(self) -> str | None:
         """Return why the limits of the charter let nothing more be proposed: a pure function of the events so far.

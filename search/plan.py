@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 from .seeding import generator
-from .settings import Asha, FoldRacing, Hyperband, NoStopping, SpaceFile
+from .settings import Asha, FoldRacing, Hyperband, NoStopping, Predicted, SpaceFile
 from .space import Space
 from .stopping.hyperband import bracket_order, bracket_starts
 from .trial import Rung
 from .validity import infeasible_reason
 
-Stopping = Asha | Hyperband | FoldRacing | NoStopping
+Stopping = Asha | Hyperband | FoldRacing | Predicted | NoStopping
 CPU_FLOPS = 8e9
 """Floating-point operations a second of small float32 models on one core. It and the next three only scale times."""
 GPU_FLOPS = 100e12
@@ -120,6 +120,8 @@ def describe_stopping(stopping: Stopping, ladder: Sequence[Rung]) -> str:
         last = n_folds - stopping.final_folds
         looks = f"looks after {stopping.min_folds} to {last} folds"
         return f"fold racing, alpha {stopping.alpha:g}, margin {stopping.margin:g}, {looks} (trials and hours: at most)"
+    if isinstance(stopping, Predicted):
+        return f"predicted, goes on at a chance of {stopping.chance:g} to end best (trials and hours: at most)"
     return "none"
 
 

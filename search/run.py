@@ -301,6 +301,7 @@ def _open_study(setup: Setup, run_dir: Path, dataset: Dataset, is_resumed: bool)
         "seed": setup.seed,
         "enqueue": search.enqueue,
         "population": search.population,
+        "synchronous": search.synchronous,
         "limits": spec.limits(),
     }
     if not is_resumed:

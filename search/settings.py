@@ -69,6 +69,16 @@ class FoldRacing(StrictModel):
     """Power of the share of alpha that is spent by each look: 1 evenly, 3 keeps most for late looks."""
 
 
+class Predicted(StrictModel):
+    """A surrogate reads the rungs of all trials and says how a trial will end; the unpromising are stopped."""
+
+    rule: Literal["predicted"] = "predicted"
+    chance: float = Field(default=0.2, gt=0, lt=1)
+    """A trial goes on while its chance of ending better than the best complete one is at least this."""
+    n_points: int = Field(default=200, ge=20)
+    """Most rungs that the surrogate holds."""
+
+
 class NoStopping(StrictModel):
     """Every trial visits every rung."""
 
@@ -84,13 +94,15 @@ class SearchSection(StrictModel):
     """Trials before a model-based optimizer trusts its model; none: the optimizer's own number."""
     population: int = Field(default=16, ge=1)
     """Trials of a generation."""
+    synchronous: bool = False
+    """A generation begins when the one before is over: proposals then do not depend on workers or their order."""
     generations: int | None = Field(default=None, ge=1)
     """Number of generations; none: as many as the budget gives."""
     enqueue: tuple[dict[str, Value], ...] = ()
     """Configs tried first, as generation 0; parameters that are not given take their default."""
     seed: int | None = Field(default=None, ge=0, le=2**63 - 1)
     """Seed of everything random; none: drawn at the start and written to the run's space.yaml."""
-    stopping: Annotated[Asha | Hyperband | FoldRacing | NoStopping, Field(discriminator="rule")] = Asha()
+    stopping: Annotated[Asha | Hyperband | FoldRacing | Predicted | NoStopping, Field(discriminator="rule")] = Asha()
     """When a trial is ended early."""
     allow_partial: bool = False
     """Let a grid be larger than the budget; the rest of it is then not tried."""

@@ -196,15 +196,16 @@ class Study:
         self._listeners.append(listener)
 
     def next(self) -> Trial | None:
-        """Return a trial to run: those that an earlier session left unfinished, then new ones. None: nothing more.
+        """Return a trial to run: those that an earlier session left unfinished, then new ones.
 
-        Proposals that are infeasible are journaled and passed over; at `max_infeasible` the study stops.
+        None: nothing more; or nothing yet, while a synchronous search waits for the end of a generation. Proposals that
+        are infeasible are journaled and passed over; at `max_infeasible` the study stops.
         """
         while self._unfinished:
             trial = self.trials[self._unfinished.popleft()]
             if not trial.state.is_finished:
                 return trial
-        while not self.is_exhausted:
+        while not self.is_exhausted and not self._mind.is_between_generations:
             if self.history.n_refused >= self.charter.max_infeasible:
                 last = self.history.last_refusal
                 self.stop(f"{self.history.n_refused} proposals were infeasible; the last: {last}")

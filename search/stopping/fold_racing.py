@@ -24,6 +24,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from search.objective import Objective
+from search.space import Space
 from search.stopping.paired_test import Floats, VariancePrior, between_folds, fit_prior, p_worse, within_folds
 from search.stopping.spending import levels
 from search.trial import Decision, Rung, Trial
@@ -253,6 +254,7 @@ class _Spreads:
 
 def fold_racing(
     *,
+    space: Space,
     objectives: Sequence[Objective],
     ladder: Sequence[Rung],
     alpha: float = 0.05,

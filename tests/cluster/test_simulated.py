@@ -98,7 +98,7 @@ def test_another_ladder_and_no_worker_are_refused() -> None:
         simulate(study_of(ByHand()), ByHand(), n_workers=0)
 
 
-@pytest.mark.parametrize("rule", ["asha", "hyperband", "fold_racing"])
+@pytest.mark.parametrize("rule", ["asha", "hyperband", "fold_racing", "predicted"])
 @pytest.mark.requirement("REPRO-1")
 def test_equal_seeds_give_equal_searches_in_memory_and_on_disk(tmp_path: Path, rule: str) -> None:
     def steps_of(study: Study, seed: int = 4) -> tuple[Step, ...]:
