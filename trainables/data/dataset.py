@@ -22,6 +22,7 @@ class Dataset:
         label_end: (n_rows,) int64 ns UTC. When the last of the row's labels is known; at or after known_time.
             Rows without a label hold the largest int64.
         usable: (n_rows,) bool. Features of the row itself are finite and the label exists.
+        scored: (n_rows,) bool. Which of the usable rows may be scored; None: all of them.
         segment: (n_rows,) int64. Windows never cross segments.
         marks: What is modelled, not measured.
         snapshot: Content hash of all of the above.
@@ -37,6 +38,7 @@ class Dataset:
     segment: NDArray[np.int64]
     marks: Mapping[str, str]
     snapshot: str
+    scored: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.known_time)

@@ -247,5 +247,6 @@ def _series_mark(data: DataConfig) -> dict[str, str]:
 def _snapshot(data: DataConfig, folds: FoldsConfig, vault: Vault, digests: tuple[str, ...]) -> str:
     settings = data.model_dump(mode="json", exclude=PATHS)
     withheld = folds.test_months if vault == "closed" else 0
-    text = json.dumps({"data": settings, "withheld_months": withheld, "files": digests}, sort_keys=True)
+    content = {"data": settings, f"withheld_{folds.unit}": withheld, "files": digests}
+    text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
