@@ -43,6 +43,7 @@ class Charter:
         population: Trials per generation (SEARCH-1).
         max_infeasible: Infeasible proposals after which the study gives up.
         limits: Settings of `search.stopping.whole_search.WholeSearch`: when the search is over before.
+        unlock: Settings of `search.unlocking.Unlocking`; empty: nothing is locked.
     """
 
     space: Space
@@ -56,6 +57,7 @@ class Charter:
     population: int = 16
     max_infeasible: int = 1000
     limits: Mapping[str, Any] = field(default_factory=dict)
+    unlock: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "enqueue", check_enqueued(self.space, self.enqueue))
@@ -85,6 +87,7 @@ class Charter:
             "population": self.population,
             "max_infeasible": self.max_infeasible,
             "limits": dict(self.limits),
+            **({"unlock": dict(self.unlock)} if self.unlock else {}),
         }
 
 
@@ -106,6 +109,7 @@ def charter_from(body: Mapping[str, Any]) -> Charter:
             objectives=objectives,
             enqueue=tuple(body["enqueue"]),
             limits=body.get("limits", {}),
+            unlock=body.get("unlock", {}),
             **rest,
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -149,7 +153,7 @@ def refuse_differences(path: str, found: Mapping[str, Any], given: Mapping[str, 
             f"{path}: expected the space of this run, found another in {', '.join(changed) or 'its order'}; "
             "use the space of the run, or start a new one with --out"
         )
-    keys = [key for key in now if key not in EXTENDABLE and was.get(key) != now[key]]
+    keys = [key for key in {**was, **now} if key not in EXTENDABLE and was.get(key) != now.get(key)]
     keys += [key for key in IDENTITY if found.get(key) != given.get(key)]
     if keys:
         raise JournalError(
