@@ -1,8 +1,8 @@
 """`python -m benchmarks.latency`: one prediction at a time, batch 1, one thread, warm (EXEC-1). One JSON line.
 
-The scalper's networks of chapter 12.4 and the mlp's three sizes take one window, and the scalper makes its record of it;
-condor takes one row more by its recurrent step, after histories of 128 and of 1,024 rows. All take turns. p50 and p95 of
-wall time, and of CPU time, which other work on the machine does not lengthen. Features are not part of it: see
+The scalper's networks of chapter 12.4 and the mlp's three sizes take one window, and the scalper makes its record of
+it; condor takes one row more by its recurrent step, after histories of 128 and of 1,024 rows. All take turns. p50 and
+p95 of wall time, and of CPU time, which other work on the machine does not lengthen. Features are not part of it: see
 `benchmarks.features` for the cost of a bar in a stream.
 """
 

@@ -63,7 +63,7 @@ def plan_folds(known_time: NDArray[np.int64], folds: FoldsConfig) -> FoldPlan:
 
     Args:
         known_time: (n_rows,) ns UTC, increasing, of all rows, the vault's included (`loader.load_times`): what a closed
-            vault leaves over would be planned as if it were everything. Of months only the first and last are looked at.
+            vault leaves over would be planned as if it were everything.
         folds: The `folds` section.
 
     Raises:

@@ -2,8 +2,8 @@
 
 Below the folder of a trained model: `models/scalper_v1.pt` the weights, `scalper_v1_config.json` the config with the
 statistics of the last fold and the names of the features, `feature_scaler.json` the scaling, `feature_scaler.pkl` the
-same as a pickled dictionary of plain values, and `training_metrics.json`, which `artifact` wrote. Nothing here reads the
-pickle: weights are loaded without it, and the scaling from JSON.
+same as a pickled dictionary of plain values, and `training_metrics.json`, which `artifact` wrote. Nothing here reads
+the pickled scaling; the weights are read as tensors only.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ class ScalperConfig(FamilyConfig):
     session: Literal["rth", "rth_plus_eth"] = "rth"
     """Seconds that are trained on: regular hours, or all that `data.session` keeps (DATA-9)."""
     price_norm: Literal["returns", "zscore", "minmax"] = "returns"
-    """How the price columns are scaled: ratios to the row's close, z-scores or shares of the training range (DATA-11)."""
+    """How price columns are scaled: ratios to the row's close, z-scores or shares of the training range (DATA-11)."""
     normalizer: Literal["zscore", "minmax", "mad"] = "zscore"  # type: ignore[assignment]
     """How all other columns are scaled (NORM-4)."""
     htf: bool = True

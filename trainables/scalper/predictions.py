@@ -1,4 +1,4 @@
-"""What the scalper says at a second, in the units of the market, and how large a position that makes (SCALP-7, SCALP-8)."""
+"""What the scalper says at a second, in units of the market, and the position that makes (SCALP-7, SCALP-8)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Predictions:
         direction: -1 down, 0 flat, 1 up: the most probable class.
         confidence: Its probability, 0..1.
         predicted_move: Ticks: that of the regression, else X (p_up - p_down).
-        volatility: Ticks over the horizon: that of the hybrid, else the mean of the training rows; NaN where neither is.
+        volatility: Ticks over the horizon: that of the hybrid, else the mean of the training rows; NaN with neither.
         exit_long, exit_short: Probability that leaving such a position now is right; NaN without that head.
     """
 
@@ -49,9 +49,7 @@ def predictions(config: ScalperConfig, outputs: Outputs) -> Predictions:
         leave = outputs["exit"].sigmoid().T if "exit" in outputs else (unknown, unknown)
     arrays = (each.float().cpu().numpy() for each in (confidence, move, volatility, *leave))
     names = ("confidence", "predicted_move", "volatility", "exit_long", "exit_short")
-    return Predictions(
-        direction=(chosen.cpu().numpy() - 1).astype(np.int8), **dict(zip(names, arrays, strict=True))
-    )
+    return Predictions(direction=(chosen.cpu().numpy() - 1).astype(np.int8), **dict(zip(names, arrays, strict=True)))
 
 
 def position_size(config: ScalperConfig, volatility_ticks: float) -> int:

@@ -125,7 +125,7 @@ class ScalperFamily(Family):
         )
 
     def draws(self, config: ScalperConfig, targets_train: NDArray[np.float32]) -> NDArray[np.int64] | slice:
-        """Return every `train_stride`-th row; with oversampling rows of rare classes again until all are as frequent."""
+        """Return every `train_stride`-th row; with oversampling, rows of rare classes again until all are as many."""
         rows = np.arange(0, len(targets_train), config.train_stride)
         if config.imbalance != "oversample" or config.approach not in ("classification", "hybrid"):
             return rows

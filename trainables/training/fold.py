@@ -194,9 +194,7 @@ def fit_on_training_rows(config: FamilyConfig, dataset: Dataset, rows: FoldRows)
     """
     is_leaky = config.norm_scope == "global_documented"
     sample = dataset.features if is_leaky else dataset.features[rows.train]
-    return fit_normaliser(
-        config.normalizer, sample, dataset.feature_names, config.clip_value, config.price_normalizer
-    )
+    return fit_normaliser(config.normalizer, sample, dataset.feature_names, config.clip_value, config.price_normalizer)
 
 
 def _scaled_windows(

@@ -55,7 +55,7 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
 
 @contextmanager
 def twice_differentiable() -> Iterator[None]:
-    """Compute in true float32, without fused attention and recurrences, which have no second derivative (ANALYSIS-6)."""
+    """Compute in true float32, without fused attention or recurrences, which have no second derivative (ANALYSIS-6)."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     # not `mkldnn.flags`, which sets what this build warns of

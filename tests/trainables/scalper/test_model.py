@@ -37,7 +37,7 @@ def test_feed_forward_is_three_times_dense_norm_rectifier_dropout():
 @pytest.mark.requirement("SCALP-2")
 @pytest.mark.parametrize(("arch", "cell"), [("lstm", nn.LSTM), ("gru", nn.GRU)])
 def test_recurrent_layers_pass_only_the_last_step_on(arch, cell):
-    config, model = build(arch=arch, approach="classification", seq_len=9)
+    _, model = build(arch=arch, approach="classification", seq_len=9)
     trunk = model.trunks["shared"]
     assert isinstance(trunk, Recurrent)
     assert type(trunk.first) is type(trunk.second) is cell
@@ -53,7 +53,7 @@ def test_recurrent_layers_pass_only_the_last_step_on(arch, cell):
 
 @pytest.mark.requirement("SCALP-3")
 def test_transformer_has_positions_heads_and_layers():
-    config, model = build(arch="transformer", approach="classification", seq_len=11, n_layers=3)
+    _, model = build(arch="transformer", approach="classification", seq_len=11, n_layers=3)
     trunk = model.trunks["shared"].eval()
     assert len(trunk.layers) == 3
     assert {layer.self_attn.num_heads for layer in trunk.layers} == {4}
