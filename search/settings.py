@@ -84,11 +84,11 @@ class UnlockSection(StrictModel):
     """Its values that wait."""
     instead: Value
     """The value that is tried in place of them until then."""
-    metric: str = "directional_accuracy"
+    metric: Literal["directional_accuracy", "accuracy"] = "directional_accuracy"
     """Accuracy of a complete trial, a mean over its folds, that unlocks them ..."""
     above: float = 0.52
     """... where it is above this ..."""
-    baseline: str = "majority_rate"
+    baseline: Literal["majority_rate"] = "majority_rate"
     """... and above this measure of the same trial ..."""
     margin: float = 0.01
     """... by this."""
