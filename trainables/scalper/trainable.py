@@ -31,6 +31,7 @@ from trainables.data.loader import load_market
 from trainables.data.market import Market
 from trainables.data.sessions import schedule
 from trainables.data.store import FeatureStore, content_key, keep_to_market
+from trainables.errors import DataError
 from trainables.features.registry import compute, fingerprint
 from trainables.features.schemas import MES_HIGHER
 from trainables.features.settings import FeatureSettings
@@ -68,6 +69,7 @@ class ScalperFamily(Family):
 
         Raises:
             ValueError: Hours outside of the regular ones are asked for, and the `data` section leaves them out.
+            DataError: All rows are of one class: `tick` or `ticks_x` does not fit the market.
         """
         if "rth_plus_eth" in _values("session", config, reach) and data.session == "rth":
             raise ValueError("session: rth_plus_eth needs data.session: all, found rth, which keeps regular hours only")
@@ -95,6 +97,7 @@ class ScalperFamily(Family):
         labelled = entries.get(labels_key, lambda: _labels(market, labels, horizons))
         is_regular = regular_hours(market)
         usable = known["is_known"] & labelled["is_labelled"]
+        _check_classes(config, labelled["targets"][usable, DIRECTION])
         return Dataset(
             known_time=market.known_time,
             features=known["features"],
@@ -241,6 +244,16 @@ def _metrics(
         share = leave.mean(axis=0)
         measures["exit_majority_rate"] = float(np.maximum(share, 1 - share).mean())
     return {name: value for name, value in measures.items() if value is not None}
+
+
+def _check_classes(config: ScalperConfig, direction: NDArray[np.float32]) -> None:
+    """Refuse a task without alternatives, which every model would solve."""
+    found = np.unique(direction)
+    if len(found) == 1:
+        raise DataError(
+            f"ticks_x: expected moves of {config.ticks_x} ticks of {config.tick:g} in some of {len(direction)} seconds "
+            f"and smaller ones in others, found all {CLASSES[int(found[0])]}; correct tick, ticks_x or horizon_s"
+        )
 
 
 def _values(name: str, config: ScalperConfig, reach: Reach) -> tuple[Any, ...]:

@@ -15,10 +15,12 @@ from scipy.stats import spearmanr
 
 from tests.trainables.scalper.markets import FOLDS, folds, section
 from trainables.catalogue import family
+from trainables.data.config import DataConfig
 from trainables.data.folds import fold_rows, plan_folds
 from trainables.data.loader import load_market, load_times
 from trainables.data.windows import gather, history_length
 from trainables.data.zones import NS_PER_SECOND, local_time
+from trainables.errors import DataError
 from trainables.protocol import Assignment
 from trainables.scalper import artifact, trainable
 from trainables.scalper.config import CLASSES, ScalperConfig
@@ -27,6 +29,7 @@ from trainables.scalper.trainable import FAMILY, ranked_probability_score, regul
 from trainables.training.walk import run_trial
 
 DATA = section()
+REAL = Path(__file__).parents[4] / "shared" / "data" / "spy_1s_lean_2013.parquet"
 LEAN = {"htf": False, "ticks_x": 6}
 
 
@@ -67,7 +70,7 @@ def test_all_trials_of_a_search_are_scored_on_the_same_seconds(tmp_path):
     window = plan_folds(load_times(data, folds()), folds()).windows[0]
     found, trained = [], []
     for fields in (
-        {"arch": "ffn", "horizon_s": 5},
+        {"arch": "ffn", "horizon_s": 5, "ticks_x": 1},
         {"arch": "gru", "seq_len": 60, "htf": True, "horizon_s": 300},
         {"session": "rth_plus_eth", "horizon_s": 60, "price_norm": "minmax", "feature_groups": "price"},
     ):
@@ -89,6 +92,13 @@ def test_all_trials_of_a_search_are_scored_on_the_same_seconds(tmp_path):
 def test_hours_that_the_data_leave_out_are_refused(store):
     with pytest.raises(ValueError, match=r"session: rth_plus_eth needs data\.session: all, found rth"):
         dataset(store, session="rth_plus_eth")
+
+
+def test_a_tick_that_does_not_fit_the_market_is_refused(store):
+    with pytest.raises(
+        DataError, match=r"ticks_x: expected moves of 6 ticks of 100 in some of \d+ seconds .* all flat"
+    ):
+        dataset(store, tick=100.0)
 
 
 @pytest.mark.requirement("SCALP-9")
@@ -223,3 +233,21 @@ def test_price_columns_are_scaled_by_training_rows_in_their_own_way(tmp_path):
     assert market.close.min() - 1e-2 <= scaler.centre[close] < scaler.centre[close] + span <= market.close.max() + 1e-2
     assert 1 / scaler.gain[other] < 1e-2  # a deviation, not a range of prices
     assert scaler.kind == "zscore"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL.exists(), reason=f"{REAL.name} is not there")
+@pytest.mark.requirement("DATA-10")
+def test_a_week_of_real_seconds(tmp_path):
+    """SPY, October 2013: seconds without a trade are filled, and labels count seconds of the clock."""
+    data = DataConfig(source="files", bars=str(REAL), grid="regular", max_gap_bars=300)
+    config = ScalperConfig(tick=0.01, ticks_x=3, htf=False)
+    found = FAMILY.dataset(config, data, folds(), {}, tmp_path)
+    days = plan_folds(load_times(data, folds()), folds())
+    assert len(days.windows) == 3
+    rows = [fold_rows(window, found, lookback=1, scored_lookback=1) for window in days.windows]
+    per_day = 23_400 - 900 - 60  # a quarter of an hour of history, and a minute of label
+    assert [len(r.validation) for r in rows] == [per_day] * 3
+    assert np.median(np.diff(found.known_time[rows[0].validation])) == NS_PER_SECOND
+    shares = np.bincount(found.targets[rows[2].train, 0].astype(int)) / len(rows[2].train)
+    assert (shares > 0.2).all()
