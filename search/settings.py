@@ -25,10 +25,11 @@ Metric = Literal[
     "regime_accuracy",
     "accuracy",
     "train_loss",
+    "loss_gain",
     "seconds",
     "n_parameters",
 ]
-HIGHER_IS_BETTER: frozenset[Metric] = frozenset({"ic", "rank_ic", "regime_accuracy", "accuracy"})
+HIGHER_IS_BETTER: frozenset[Metric] = frozenset({"ic", "rank_ic", "regime_accuracy", "accuracy", "loss_gain"})
 
 
 class Asha(StrictModel):

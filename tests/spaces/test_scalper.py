@@ -57,6 +57,14 @@ def test_every_row_of_the_chapter_is_there():
     assert set(found) - set(CHAPTER_12_4) - set(CHAPTER_12_1) == {"normalizer", "feature_groups"}
 
 
+def test_trials_of_different_tasks_are_not_compared_by_their_loss():
+    for profile in (None, "laptop", "smoke"):
+        file, _ = read("scalper", profile)
+        reach = file.space().reach()
+        is_one_task = len(reach["horizon_s"]) == len(reach["ticks_x"]) == 1
+        assert file.objectives[0].metric == ("val_loss" if is_one_task else "loss_gain")
+
+
 def test_defaults_of_the_space_are_those_of_the_family():
     space = read("scalper")[0].space()
     default = ScalperConfig()
