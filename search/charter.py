@@ -45,6 +45,7 @@ class Charter:
         limits: Settings of `search.stopping.whole_search.WholeSearch`: when the search is over before.
         synchronous: A generation begins when the one before is over, and the optimizer hears results by number: then
             proposals do not depend on the number of workers or the order of results. Off, no worker ever waits.
+        unlock: Settings of `search.unlocking.Unlocking`; empty: nothing is locked.
     """
 
     space: Space
@@ -59,6 +60,7 @@ class Charter:
     max_infeasible: int = 1000
     limits: Mapping[str, Any] = field(default_factory=dict)
     synchronous: bool = False
+    unlock: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "enqueue", check_enqueued(self.space, self.enqueue))
@@ -89,6 +91,7 @@ class Charter:
             "max_infeasible": self.max_infeasible,
             "limits": dict(self.limits),
             "synchronous": self.synchronous,
+            **({"unlock": dict(self.unlock)} if self.unlock else {}),
         }
 
 
@@ -111,6 +114,7 @@ def charter_from(body: Mapping[str, Any]) -> Charter:
             enqueue=tuple(body["enqueue"]),
             limits=body.get("limits", {}),
             synchronous=body.get("synchronous", False),
+            unlock=body.get("unlock", {}),
             **rest,
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -154,7 +158,7 @@ def refuse_differences(path: str, found: Mapping[str, Any], given: Mapping[str, 
             f"{path}: expected the space of this run, found another in {', '.join(changed) or 'its order'}; "
             "use the space of the run, or start a new one with --out"
         )
-    keys = [key for key in now if key not in EXTENDABLE and was.get(key) != now[key]]
+    keys = [key for key in {**was, **now} if key not in EXTENDABLE and was.get(key) != now.get(key)]
     keys += [key for key in IDENTITY if found.get(key) != given.get(key)]
     if keys:
         raise JournalError(

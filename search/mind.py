@@ -16,6 +16,7 @@ from search.optimizers import Proposal
 from search.seeding import seed_for
 from search.stopping.whole_search import WholeSearch
 from search.trial import Decision, Observation, Trial, TrialState
+from search.unlocking import Unlocking
 
 
 class Mind:
@@ -44,6 +45,7 @@ class Mind:
         )
         self._held_back: dict[int, Trial] = {}
         self._whole = WholeSearch(charter.objectives[0], **charter.limits)
+        self._unlocking = Unlocking(**charter.unlock) if charter.unlock else None
 
     def apply(self, event: Event) -> Trial | None:
         """Take an event in; return the trial that it changed. Optimizer and rules hear of all but new attempts."""
@@ -52,6 +54,8 @@ class Mind:
             self._tell_optimizer(trial)
             self._rule.tell(trial)
             self._whole.tell(trial)
+            if self._unlocking is not None:
+                self._unlocking.tell(trial)
         return trial
 
     @property
@@ -98,7 +102,8 @@ class Mind:
             proposal = Proposal(config=charter.enqueue[number], origin=ENQUEUED, generation=0)
         else:
             proposal = self._optimizer.ask(number, seed_for(charter.seed, "ask", number))
-        config = json.loads(to_json(dict(proposal.config)))
+        admitted = proposal.config if self._unlocking is None else self._unlocking.admitted(proposal.config)
+        config = json.loads(to_json(dict(admitted)))
         wrong = charter.space.problems(config)
         if wrong:
             raise ProtocolError(f"{type(self._optimizer).__name__}: proposed a config outside the space: {wrong[0]}")

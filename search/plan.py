@@ -104,6 +104,18 @@ def expected_visits(n_trials: int, ladder: Sequence[Rung], stopping: Stopping) -
     return [n_trials * sum(s * kept(start, rung) for s, start in zip(shares, starts, strict=True)) for rung in ladder]
 
 
+def describe_optimizer(spec: SpaceFile) -> str:
+    """Return who proposes, and what it may not propose yet."""
+    unlock = spec.search.unlock
+    if unlock is None:
+        return spec.search.optimizer
+    waiting = ", ".join(map(str, unlock.locked))
+    return (
+        f"{spec.search.optimizer}, {unlock.parameter} {waiting} only after {unlock.metric} above {unlock.above:g} and "
+        f"above {unlock.baseline} + {unlock.margin:g}"
+    )
+
+
 def describe_stopping(stopping: Stopping, ladder: Sequence[Rung]) -> str:
     """Return the stopping rule in a few words.
 
@@ -187,7 +199,7 @@ def gather(spec: SpaceFile, config_class: Any, market: Outline, ladder: Sequence
         ladder=ladder,
         visits=visits,
         n_trials=spec.budget.trials,
-        optimizer=spec.search.optimizer,
+        optimizer=describe_optimizer(spec),
         stopping=describe_stopping(stopping, ladder),
         smallest=sizes[0],
         largest=sizes[-1],

@@ -303,6 +303,7 @@ def _open_study(setup: Setup, run_dir: Path, dataset: Dataset, is_resumed: bool)
         "population": search.population,
         "synchronous": search.synchronous,
         "limits": spec.limits(),
+        "unlock": search.unlock.model_dump(mode="json") if search.unlock else {},
     }
     if not is_resumed:
         (run_dir / "space.yaml").write_text(setup.document.resolved_yaml(), encoding="utf-8")

@@ -6,12 +6,12 @@ families.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, create_model, model_validator
 
-from search.parameters import Parameter, StrictModel, Value, shown
+from search.parameters import Choice, Kind, Ordered, Parameter, StrictModel, Value, identity, shown
 from search.space import Problem, Space, condition_problems
 
 MOST_TRIALS = 1_000_000
@@ -25,10 +25,11 @@ Metric = Literal[
     "regime_accuracy",
     "accuracy",
     "train_loss",
+    "loss_gain",
     "seconds",
     "n_parameters",
 ]
-HIGHER_IS_BETTER: frozenset[Metric] = frozenset({"ic", "rank_ic", "regime_accuracy", "accuracy"})
+HIGHER_IS_BETTER: frozenset[Metric] = frozenset({"ic", "rank_ic", "regime_accuracy", "accuracy", "loss_gain"})
 
 
 class Asha(StrictModel):
@@ -85,6 +86,28 @@ class NoStopping(StrictModel):
     rule: Literal["none"] = "none"
 
 
+class UnlockSection(StrictModel):
+    """Values that wait until other trials have earned them (SEARCH-13)."""
+
+    parameter: str
+    """A choice or ordered parameter that no other depends on."""
+    locked: tuple[Value, ...] = Field(min_length=1)
+    """Its values that wait."""
+    instead: Value
+    """The value that is tried in place of them until then."""
+    metric: Literal["directional_accuracy", "accuracy"] = "directional_accuracy"
+    """Accuracy of a complete trial, a mean over its folds, that unlocks them ..."""
+    above: float = 0.52
+    """... where it is above this ..."""
+    baseline: Literal["majority_rate"] = "majority_rate"
+    """... and above this measure of the same trial ..."""
+    margin: float = 0.01
+    """... by this."""
+    standard_errors: float = Field(default=0.0, ge=0)
+    """Standard errors over folds by which both bars must be cleared; 0 as documented, which the luckiest of many
+    trials may pass by chance."""
+
+
 class SearchSection(StrictModel):
     """How configs are proposed and trials are stopped."""
 
@@ -106,6 +129,8 @@ class SearchSection(StrictModel):
     """When a trial is ended early."""
     allow_partial: bool = False
     """Let a grid be larger than the budget; the rest of it is then not tried."""
+    unlock: UnlockSection | None = None
+    """Values of a parameter that wait until others have earned them; none: everything may be tried at once."""
 
 
 class FidelitySection(StrictModel):
@@ -231,6 +256,7 @@ class SpaceFile(StrictModel):
             *self._fold_problems(),
             *self._objective_problems(),
             *self._budget_problems(),
+            *self._unlock_problems(),
         )
 
     def limits(self) -> dict[str, Any]:
@@ -243,6 +269,28 @@ class SpaceFile(StrictModel):
             return ()
         text = "expected resources.gpus_per_trial above 0 with it, found 0; nothing would be counted: drop it"
         return (Problem(("budget", "gpu_hours"), text),)
+
+    def _unlock_problems(self) -> Iterator[Problem]:
+        unlock = self.search.unlock
+        if unlock is None:
+            return
+        path, name = ("search", "unlock"), unlock.parameter
+        kind = self.parameters.get(name)
+        if not isinstance(kind, Choice | Ordered):
+            yield Problem((*path, "parameter"), f"expected a choice or ordered parameter, found {shown(name)}")
+            return
+        if kind.conditions or any(name in other.conditions for other in _kinds(self.parameters)):
+            text = f"expected a parameter without conditions that no other has it in its own, found {shown(name)}"
+            yield Problem((*path, "parameter"), text)
+        for value in (*unlock.locked, unlock.instead):
+            if kind.objection(value) is not None:
+                yield Problem(path, f"expected values of {name}, found {shown(value)}; correct locked and instead")
+        if identity(unlock.instead) in {identity(value) for value in unlock.locked}:
+            yield Problem((*path, "instead"), f"expected a value that is not locked, found {shown(unlock.instead)}")
+        for position, point in enumerate(self.search.enqueue):
+            if identity(point.get(name)) in {identity(value) for value in unlock.locked}:
+                text = f"expected a value that is not locked by search.unlock, found {shown(point[name])}; drop it"
+                yield Problem(("search", "enqueue", position, name), text)
 
     def _fold_problems(self) -> tuple[Problem, ...]:
         most = getattr(self.folds, "max_folds", None)
@@ -282,6 +330,11 @@ def space_file_model(data: type[BaseModel], folds: type[BaseModel], families: tu
         folds=(folds, Field(default_factory=folds, description="Walk-forward folds.")),
     )
     return model
+
+
+def _kinds(parameters: Mapping[str, Any]) -> Iterator[Kind]:
+    """Yield the parameters that are no bare values."""
+    return (kind for kind in parameters.values() if isinstance(kind, Kind))
 
 
 def json_schema(model: type[BaseModel]) -> dict[str, Any]:

@@ -72,7 +72,7 @@ class Study:
                 same for a resume, everything else is told only.
             infeasible: Says why a config cannot be trained, None where it can. Pure.
             arguments: Those of `search.charter.Charter`: space, ladder, n_trials, objectives, optimizer, stopping,
-                seed, enqueue, population, max_infeasible, limits.
+                seed, enqueue, population, max_infeasible, limits, unlock.
 
         Raises:
             SpaceError: Optimizer, rule or an enqueued config is wrong.

@@ -9,10 +9,12 @@ from typing import Any
 CONFIGS = {
     "condor": "trainables.condor.config:CondorConfig",
     "mlp": "trainables.mlp.config:MlpConfig",
+    "scalper": "trainables.scalper.config:ScalperConfig",
 }
 FAMILIES = {
     "condor": "trainables.condor.trainable:FAMILY",
     "mlp": "trainables.mlp.trainable:FAMILY",
+    "scalper": "trainables.scalper.trainable:FAMILY",
 }
 
 

@@ -53,6 +53,18 @@ class FamilyConfig(StrictModel):
     """Passes over the training rows of a fold."""
     batch_size: int = Field(default=64, ge=1)
     """Windows per micro-batch."""
+    patience: int | None = Field(default=None, ge=1)
+    """A fold stops after so many epochs without a lower loss and goes back to its best weights; none: no early stop."""
+    stop_rows: Literal["training_tail", "validation"] = "training_tail"
+    """Rows of that loss: the end of the training rows, which are then not trained on, or the scored rows themselves,
+    as documented: what is scored has then also chosen the epoch (TRAIN-3)."""
+    stop_frac: float = Field(default=0.1, gt=0, lt=1)
+    """Share of the training rows that `training_tail` holds out; labels that reach into it are purged."""
+
+    @property
+    def price_normalizer(self) -> Literal["returns", "zscore", "minmax"] | None:
+        """How price columns are scaled where it is not as the others are (DATA-11)."""
+        return None
 
     @property
     def consecutive_rows(self) -> int:

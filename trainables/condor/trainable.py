@@ -38,7 +38,7 @@ from trainables.data.market import Market
 from trainables.data.store import FeatureStore, content_key, keep_to_market
 from trainables.features.registry import compute, fingerprint, lookback
 from trainables.features.settings import FeatureSettings
-from trainables.training.family import Batch, Score
+from trainables.training.family import Batch, Family, Score
 
 Reach = Mapping[str, tuple[Any, ...]]
 
@@ -62,7 +62,7 @@ DAYS_PER_YEAR = 365.0
 _NATIVE = CondorConfig(target_scaling="none_documented")
 
 
-class CondorFamily:
+class CondorFamily(Family):
     """See `trainables.training.family.Family`."""
 
     name = "condor"

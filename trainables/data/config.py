@@ -47,7 +47,7 @@ class SyntheticConfig(StrictModel):
 
     seed: int = Field(default=0, ge=0)
     """Same seed, same market, in every process."""
-    bars: Literal["minutes", "days"] = "days"
+    bars: Literal["seconds", "minutes", "days"] = "days"
     """Length of a bar."""
     first_day: str = "2005-01-03"
     """ISO date from which sessions of the calendar are made, holidays and half days included."""
@@ -66,9 +66,9 @@ class SyntheticConfig(StrictModel):
     regime_stay: float = Field(default=0.98, ge=0, le=1)
     """Probability that a session has the regime of the one before."""
     overnight_share: float = Field(default=0.2, ge=0, lt=1)
-    """Share of a session's variance before its first bar; minutes only."""
+    """Share of a session's variance before its first bar; within a day only."""
     seasonality: float = Field(default=1.0, ge=0)
-    """Intraday variance at open and close, over that at noon, less one; minutes only."""
+    """Intraday variance at open and close, over that at noon, less one; within a day only."""
     drift_ann: float = 0.05
     """Mean log-return of a year."""
     iv_premium: float = Field(default=0.1, gt=-1)
@@ -220,6 +220,8 @@ class DataConfig(StrictModel):
 class FoldsConfig(StrictModel):
     """Walk-forward folds (WF-1). Boundaries are midnights in the exchange's zone on calendar-month steps."""
 
+    unit: Literal["months", "days"] = "months"
+    """What the numbers of months below count. `days`: days that have bars, for data of seconds that cover no months."""
     mode: Literal["anchored", "rolling"] = "anchored"
     """`anchored`: training always starts at the first row; `rolling`: it is `train_months` long."""
     train_months: int = Field(default=6, ge=1)

@@ -249,5 +249,6 @@ def _snapshot(data: DataConfig, folds: FoldsConfig, vault: Vault, digests: tuple
     settings = data.model_dump(mode="json", exclude=PATHS)
     is_withheld = vault == "closed" and not isinstance(folds, FinalFolds)
     withheld = folds.test_months if is_withheld else 0
-    text = json.dumps({"data": settings, "withheld_months": withheld, "files": digests}, sort_keys=True)
+    content = {"data": settings, f"withheld_{folds.unit}": withheld, "files": digests}
+    text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

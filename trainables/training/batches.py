@@ -36,7 +36,7 @@ class StepPlan:
         seed: int,
         run_length: int = 1,
     ) -> None:
-        """Plan the steps over `rows`, (n,) increasing positions.
+        """Plan the steps over `rows`, (n,) positions in time order; a row may occur repeatedly.
 
         Raises:
             ValueError: There are fewer runs than micro-batches of one step, or a micro-batch cannot hold a run.

@@ -51,7 +51,10 @@ class Score:
 
 
 class Family(Protocol):
-    """A kind of model. One instance per family, named FAMILY, in its `trainable.py`; holds no state."""
+    """A kind of model. One instance per family, named FAMILY, in its `trainable.py`; holds no state.
+
+    A family inherits from this class: `statistics`, `draws` and `export` then do nothing unless it says otherwise.
+    """
 
     name: str
 
@@ -81,6 +84,25 @@ class Family(Protocol):
     def score(self, config: Any, outputs: Any, targets: Tensor) -> Score:
         """Turn the outputs for all scored rows, (n, ...), and their targets (n, K) into a score, without gradients."""
         ...
+
+    def statistics(self, config: Any, targets_train: NDArray[np.float32]) -> Any:
+        """Return the config with what the family takes from the targets of a fold's training rows (WF-5).
+
+        Model, losses and score of the fold get this config, and the saved model holds it. Fields that are filled here
+        are none that a person writes: class counts, scales of targets.
+
+        Args:
+            config: As the trial has it.
+            targets_train: (n_train, K), columns as `Dataset.target_names`.
+        """
+        return config
+
+    def draws(self, config: Any, targets_train: NDArray[np.float32]) -> NDArray[np.int64] | slice:
+        """Return which of the training rows an epoch consists of, as positions in them; a row may occur repeatedly."""
+        return slice(None)
+
+    def export(self, folder: Path) -> None:
+        """Write further files of a trained model below `folder`, which holds those of `artifact`."""
 
 
 __all__ = ["Batch", "Family", "FamilyConfig", "Score"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from trainables.features.normalisers import Normaliser, fit_normaliser, instance
 from trainables.protocol import TrialDiverged
 from trainables.training.batches import StepPlan, Windows
 from trainables.training.checkpoint import Checkpoint
+from trainables.training.early_stopping import EarlyStopping, hold_out
 from trainables.training.engine import open_engine
 from trainables.training.evaluation import flatness_rows, sample_rows, score_metrics, score_rows, training_metrics
 from trainables.training.family import Family, Score
@@ -53,14 +54,19 @@ class FoldTraining:
         """Scale the rows, seed every generator from (seed, fold), and build the model (WF-5, REPRO-1)."""
         self.fold = fold
         self.step = 0
+        rows, held_out = hold_out(config, dataset, rows)
+        targets = np.asarray(dataset.targets[rows.train])
+        self.config = config = family.statistics(config, targets)
         self._family, self._config, self._options, self._device = family, config, options, device
         self.normaliser = fit_on_training_rows(config, dataset, rows)
-        self._windows, first = _scaled_windows(config, dataset, rows, self.normaliser, device)
+        self._windows, first = _scaled_windows(config, dataset, rows, held_out, self.normaliser, device)
         self._train, self._validation = rows.train - first, rows.validation - first
+        self._held_out = held_out - first
+        self._stopping = None if config.patience is None else EarlyStopping(patience=config.patience)
         self.scored_time = dataset.known_time[rows.validation]
         fold_seed = derive_seed(seed, fold)
         self.plan = StepPlan(
-            self._train,
+            self._train[family.draws(config, targets)],
             batch_size=config.batch_size,
             accum_steps=config.accum_steps,
             epochs=config.epochs,
@@ -75,20 +81,46 @@ class FoldTraining:
         self._stability = Stability()
 
     def train_to(self, share: float) -> dict[str, float]:
-        """Train until `share` of the fold's steps is done; return the mean objective of the steps now taken."""
-        target = round(share * self.plan.n_steps)
-        objective = train_steps(
+        """Train until `share` of the fold's steps is done; return the mean objective of the steps now taken.
+
+        With early stopping the loss of the held-out rows is heard after every epoch; once it is over, the steps that
+        are left are skipped (TRAIN-3).
+        """
+        target, total, n_steps = round(share * self.plan.n_steps), 0.0, 0
+        while self.step < target:
+            if self._stopping is not None and self._stopping.is_over:
+                self.step = target
+                break
+            end = target if self._stopping is None else min(target, self._epoch_end())
+            objective = self._train_steps(range(self.step, end))
+            if objective is not None:
+                total, n_steps = total + objective * (end - self.step), n_steps + end - self.step
+            self.step = end
+            if self._stopping is not None and self.step % self.plan.steps_per_epoch == 0:
+                self._stopping.hear(self._held_out_loss(), self._engine.weights())
+        return {"train_objective": total / n_steps} if n_steps else {}
+
+    def _epoch_end(self) -> int:
+        return (self.step // self.plan.steps_per_epoch + 1) * self.plan.steps_per_epoch
+
+    def _train_steps(self, steps: range) -> float | None:
+        return train_steps(
             self._engine,
             self._windows,
             self.plan,
             self._config,
-            steps=range(self.step, target),
+            steps=steps,
             stability=self._stability,
             fold=self.fold,
             limits=self._options,
         )
-        self.step = max(self.step, target)
-        return {} if objective is None else {"train_objective": objective}
+
+    def _held_out_loss(self) -> float:
+        """Return the mean reference loss of the held-out rows with the present weights."""
+        self._judge.load_state_dict(self._engine.weights())
+        with undisturbed(self._device):
+            score = score_rows(self._family, self._config, self._judge, self._windows, self._held_out, self._device)
+        return float(np.mean(score.loss, dtype=np.float64))
 
     def assess(self) -> Assessment:
         """Score the validation rows and measure curvature on training rows, without disturbing the random generators.
@@ -116,26 +148,38 @@ class FoldTraining:
                 sample_rows(self._train, flatness_rows(len(self._train), self._options), self.fold),
                 flatness_steps=self._options.flatness_steps if is_complete else 0,
             )
-        return Assessment(metrics={**metrics, **curvature, **self._stability.metrics()}, score=score)
+        stopping = {} if self._stopping is None else self._stopping.metrics()
+        return Assessment(metrics={**metrics, **curvature, **self._stability.metrics(), **stopping}, score=score)
 
     def judge(self) -> nn.Module:
-        """Return the evaluation model with the engine's present weights."""
-        self._judge.load_state_dict(self._engine.weights())
+        """Return the evaluation model with the engine's present weights, or the best ones of early stopping so far."""
+        best = {} if self._stopping is None else self._stopping.best
+        self._judge.load_state_dict(best or self._engine.weights())
         return self._judge
 
     def capture(self) -> dict[str, Any]:
-        """Return the fields of a `Checkpoint` that say where this fold stands."""
+        """Return the fields of a `Checkpoint` that say where this fold stands.
+
+        Where the fold is complete its weights are those that were assessed.
+        """
+        engine, stopping = self._engine.state(), self._stopping
+        if stopping is not None and stopping.best and self.step >= self.plan.n_steps:
+            engine = replace(engine, weights=stopping.best)
         return {
             "step": self.step,
-            "engine": self._engine.state(),
+            "engine": engine,
             "random": random_state(self._device),
             "stability": self._stability.to_json(),
+            "stopping": {} if stopping is None else stopping.to_json(),
+            "best": {} if stopping is None else stopping.best,
         }
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint of this fold, bit for bit (TRAIN-15)."""
         self._engine.load(checkpoint.engine)
         self._stability = Stability.from_json(checkpoint.stability)
+        if self._stopping is not None:
+            self._stopping.restore(checkpoint.stopping, checkpoint.best)
         self.step = checkpoint.step
         restore_random_state(checkpoint.random, self._device)
 
@@ -150,15 +194,20 @@ def fit_on_training_rows(config: FamilyConfig, dataset: Dataset, rows: FoldRows)
     """
     is_leaky = config.norm_scope == "global_documented"
     sample = dataset.features if is_leaky else dataset.features[rows.train]
-    return fit_normaliser(config.normalizer, sample, dataset.feature_names, config.clip_value)
+    return fit_normaliser(config.normalizer, sample, dataset.feature_names, config.clip_value, config.price_normalizer)
 
 
 def _scaled_windows(
-    config: Any, dataset: Dataset, rows: FoldRows, normaliser: Normaliser, device: torch.device
+    config: Any,
+    dataset: Dataset,
+    rows: FoldRows,
+    held_out: NDArray[np.int64],
+    normaliser: Normaliser,
+    device: torch.device,
 ) -> tuple[Windows, int]:
     """Scale the rows that the fold can touch, once; return them and the position of the first."""
     first = int(min(rows.train[0], rows.validation[0])) - config.lookback + 1
-    used: slice = slice(first, int(max(rows.train[-1], rows.validation[-1])) + 1)
+    used: slice = slice(first, int(max(part[-1] for part in (rows.train, rows.validation, held_out) if len(part))) + 1)
     normalise = None
     if config.normalizer == "instance":
         normalise = partial(instance_normalise, names=dataset.feature_names, clip=config.clip_value)

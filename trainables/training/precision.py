@@ -55,11 +55,14 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
 
 @contextmanager
 def twice_differentiable() -> Iterator[None]:
-    """Compute in true float32 and without fused attention, which has no second derivative: what curvature needs."""
+    """Compute in true float32, without fused attention or recurrences, which have no second derivative (ANALYSIS-6)."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    # not `mkldnn.flags`, which sets what this build warns of
+    had_onednn, *_ = torch.backends.mkldnn.set_flags(_enabled=False, _fp32_precision=None)
     try:
-        with sdpa_kernel(SDPBackend.MATH):
+        with sdpa_kernel(SDPBackend.MATH), torch.backends.cudnn.flags(enabled=False, allow_tf32=False):
             yield
     finally:
+        torch.backends.mkldnn.set_flags(_enabled=had_onednn, _fp32_precision=None)
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before

@@ -207,7 +207,7 @@ def _keep(
         _save_results(walk, training, completed)
     checkpoint = Checkpoint(report=report, completed=completed, **training.capture())
     if is_complete:  # the next fold starts afresh: only the weights are worth keeping
-        checkpoint = replace(checkpoint, engine=replace(checkpoint.engine, moments={}))
+        checkpoint = replace(checkpoint, engine=replace(checkpoint.engine, moments={}), best={})
     write_checkpoint(walk.folder, checkpoint, walk.identity, keep=walk.options.keep_checkpoints)
 
 
@@ -237,8 +237,9 @@ def _save_results(walk: _Walk, training: FoldTraining, completed: tuple[RungRepo
         walk.folder,
         training.judge().state_dict(),
         family=given.family,
-        config=walk.config.model_dump(mode="json"),
+        config=training.config.model_dump(mode="json"),
         normaliser=training.normaliser,
         about=about,
     )
     save_training_metrics(walk.folder, completed)
+    walk.family.export(walk.folder)

@@ -36,6 +36,8 @@ def test_return_and_volatility_are_those_of_the_path():
     returns = np.diff(np.log(price))
     np.testing.assert_allclose(found["forward_return"][0], np.log(price[2] / price[0]), rtol=1e-5)
     np.testing.assert_allclose(found["volatility"][0], np.sqrt((returns[:2] ** 2).sum()), rtol=1e-4)
+    assert found["move_ticks"][0] == -2
+    np.testing.assert_allclose(found["volatility_ticks"][0], found["volatility"][0] * price[0] / TICK, rtol=1e-6)
     assert label_end[0] == market.known_time[0] + 10 * 10**9
 
 

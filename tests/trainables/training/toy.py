@@ -14,7 +14,7 @@ from trainables.config import FamilyConfig
 from trainables.data.config import DataConfig, FoldsConfig
 from trainables.data.dataset import NO_LABEL, Dataset
 from trainables.data.loader import load_times
-from trainables.training.family import Batch, Score
+from trainables.training.family import Batch, Family, Score
 
 NAMES = ("move", "level", "noise")
 
@@ -57,7 +57,7 @@ class ToyModel(nn.Module):
         return self.layers(windows_BTF).squeeze(-1)
 
 
-class ToyFamily:
+class ToyFamily(Family):
     name = "toy"
 
     def dataset(
