@@ -168,7 +168,7 @@ def gather(spec: SpaceFile, config_class: Any, market: Outline, ladder: Sequence
     typical = config_class.model_validate_json(json.dumps(sizes[len(sizes) // 2].config))
     n_rows = sum(fold.n_train for fold in folds) / len(folds)
     on_gpu = spec.resources.gpus_per_trial > 0
-    n_samples = n_rows * typical.epochs
+    n_samples = n_rows / typical.training_stride * typical.epochs
     times = market.known_time
     return Plan(
         family=spec.family,

@@ -8,10 +8,12 @@ from typing import Any
 
 CONFIGS = {
     "condor": "trainables.condor.config:CondorConfig",
+    "grok": "trainables.grok.config:GrokConfig",
     "mlp": "trainables.mlp.config:MlpConfig",
 }
 FAMILIES = {
     "condor": "trainables.condor.trainable:FAMILY",
+    "grok": "trainables.grok.trainable:FAMILY",
     "mlp": "trainables.mlp.trainable:FAMILY",
 }
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from analysis.measures.flatness import top_eigenvalue
 from analysis.measures.ic import spearman
 from trainables.training.batches import Windows
-from trainables.training.family import Family, Score
+from trainables.training.family import Family, Score, forecast
 from trainables.training.outputs import as_float32, concatenate
 from trainables.training.precision import autocast, twice_differentiable
 
@@ -26,7 +26,7 @@ def score_rows(
     with torch.no_grad():
         for batch in windows.batches(rows, config.batch_size):
             with autocast(config.precision, device):
-                outputs.append(as_float32(model(batch.windows)))
+                outputs.append(as_float32(forecast(family, config, model, batch.windows)))
             targets.append(batch.targets.cpu())
         return family.score(config, concatenate(outputs), torch.cat(targets))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,4 +83,42 @@ class Family(Protocol):
         ...
 
 
-__all__ = ["Batch", "Family", "FamilyConfig", "Score"]
+@runtime_checkable
+class FittedFamily(Protocol):
+    """What a family has besides where its loss needs facts of the training rows, or a forecast more than one pass."""
+
+    def fitted(self, config: Any, dataset: Dataset, train: NDArray[np.int64]) -> Family:
+        """Return the family of one fold, which knows statistics of the fold's training rows and no others (WF-5).
+
+        Args:
+            config: The trial's config.
+            dataset: All rows.
+            train: Positions of the training rows, those included that a stride leaves out.
+        """
+        ...
+
+    def warmup_rows(self, config: Any, dataset: Dataset, train: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """Return the training rows that learning-rate warm-up is limited to (TRAIN-2); None: there is no limit."""
+        ...
+
+    def forecast(self, config: Any, model: nn.Module, windows: Tensor) -> Any:
+        """Return what a model in evaluation mode forecasts, as outputs that `score` takes; without gradients."""
+        ...
+
+
+def fitted(family: Family, config: Any, dataset: Dataset, train: NDArray[np.int64]) -> Family:
+    """Return the family of one fold; most families are the same in all."""
+    return family.fitted(config, dataset, train) if isinstance(family, FittedFamily) else family
+
+
+def warmup_rows(family: Family, config: Any, dataset: Dataset, train: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """Return the training rows that warm-up is limited to, None where there is no limit."""
+    return family.warmup_rows(config, dataset, train) if isinstance(family, FittedFamily) else None
+
+
+def forecast(family: Family, config: Any, model: nn.Module, windows: Tensor) -> Any:
+    """Return what is scored: one pass of the model, but for families that forecast in their own way."""
+    return family.forecast(config, model, windows) if isinstance(family, FittedFamily) else model(windows)
+
+
+__all__ = ["Batch", "Family", "FamilyConfig", "FittedFamily", "Score", "fitted", "forecast", "warmup_rows"]

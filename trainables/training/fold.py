@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,17 +13,18 @@ from torch import nn
 
 from trainables.config import FamilyConfig
 from trainables.data.dataset import Dataset
-from trainables.data.folds import FoldRows
+from trainables.data.folds import FoldRows, thinned
 from trainables.features.normalisers import Normaliser, fit_normaliser, instance_normalise
 from trainables.protocol import TrialDiverged
 from trainables.training.batches import StepPlan, Windows
 from trainables.training.checkpoint import Checkpoint
 from trainables.training.engine import open_engine
 from trainables.training.evaluation import sample_rows, score_metrics, score_rows, training_metrics
-from trainables.training.family import Family, Score
+from trainables.training.family import Family, Score, fitted, warmup_rows
 from trainables.training.loop import train_steps
 from trainables.training.options import RunOptions
 from trainables.training.randomness import derive_seed, random_state, restore_random_state, seed_all, undisturbed
+from trainables.training.schedule import effective_warmup
 from trainables.training.stability import Stability
 
 
@@ -53,9 +54,11 @@ class FoldTraining:
         """Scale the rows, seed every generator from (seed, fold), and build the model (WF-5, REPRO-1)."""
         self.fold = fold
         self.step = 0
+        family = fitted(family, config, dataset, rows.train)
         self._family, self._config, self._options, self._device = family, config, options, device
         self.normaliser = fit_on_training_rows(config, dataset, rows)
         self._windows, first = _scaled_windows(config, dataset, rows, self.normaliser, device)
+        rows = thinned_rows(rows, config)
         self._train, self._validation = rows.train - first, rows.validation - first
         self.scored_time = dataset.known_time[rows.validation]
         fold_seed = derive_seed(seed, fold)
@@ -67,12 +70,27 @@ class FoldTraining:
             seed=fold_seed,
             run_length=config.consecutive_rows,
         )
+        self._limit_warmup(warmup_rows(family, config, dataset, rows.train), first, fold_seed)
         seed_all(fold_seed)
         self._judge = family.build_model(config, dataset.feature_names).to(device).eval()
         seed_all(fold_seed)
         model = family.build_model(config, dataset.feature_names)
         self._engine = open_engine(options.engine, model, partial(family.loss, config), config, device)
         self._stability = Stability()
+
+    def _limit_warmup(self, rows: NDArray[np.int64] | None, first: int, seed: int) -> None:
+        """Let the steps of learning-rate warm-up train on these rows only (TRAIN-2); None: on all."""
+        if rows is None:
+            return
+        n_steps = effective_warmup(self._config.warmup_steps, self.plan.n_steps)
+        easy = StepPlan(
+            rows - first,
+            batch_size=self._config.batch_size,
+            accum_steps=self._config.accum_steps,
+            epochs=1,
+            seed=derive_seed(seed, 1),
+        )
+        self.plan.begin_with(easy, n_steps)
 
     def train_to(self, share: float) -> dict[str, float]:
         """Train until `share` of the fold's steps is done; return the mean objective of the steps now taken."""
@@ -107,14 +125,17 @@ class FoldTraining:
                     f"fold {self.fold}, step {self.step}: validation loss is {metrics['val_loss']}; "
                     "lower lr, or look at the inputs"
                 )
-            is_complete = self.step >= self.plan.n_steps
+            has_curvature = self.step >= self.plan.n_steps and self._config.has_curvature
+            n_measured = min(
+                self._options.flatness_samples, self._config.measured_rows or self._options.flatness_samples
+            )
             curvature = training_metrics(
                 self._family,
                 self._config,
                 judge,
                 self._windows,
-                sample_rows(self._train, self._options.flatness_samples, self.fold),
-                flatness_steps=self._options.flatness_steps if is_complete else 0,
+                sample_rows(self._train, n_measured, self.fold),
+                flatness_steps=self._options.flatness_steps if has_curvature else 0,
             )
         return Assessment(metrics={**metrics, **curvature, **self._stability.metrics()}, score=score)
 
@@ -143,6 +164,13 @@ class FoldTraining:
         self._engine.close()
 
 
+def thinned_rows(rows: FoldRows, config: FamilyConfig) -> FoldRows:
+    """Return the rows that are trained on and scored, by the strides of the config (DATA-5)."""
+    return FoldRows(
+        train=thinned(rows.train, config.training_stride), validation=rows.validation[:: config.scoring_stride]
+    )
+
+
 def fit_on_training_rows(config: FamilyConfig, dataset: Dataset, rows: FoldRows) -> Normaliser:
     """Fit the config's scaling on the training rows alone (WF-5, NORM-6).
 
@@ -150,7 +178,10 @@ def fit_on_training_rows(config: FamilyConfig, dataset: Dataset, rows: FoldRows)
     """
     is_leaky = config.norm_scope == "global_documented"
     sample = dataset.features if is_leaky else dataset.features[rows.train]
-    return fit_normaliser(config.normalizer, sample, dataset.feature_names, config.clip_value)
+    normaliser = fit_normaliser(config.normalizer, sample, dataset.feature_names, config.clip_value)
+    if not config.unscaled_columns:
+        return normaliser
+    return replace(normaliser, exempt=normaliser.exempt | np.isin(dataset.feature_names, config.unscaled_columns))
 
 
 def _scaled_windows(
