@@ -110,13 +110,13 @@ class GrokConfig(FamilyConfig):
     heads: Literal["autoregressive", "independent"] = "autoregressive"
     """Whether a horizon's head sees the next shorter horizon's result (GROK-13)."""
     teacher_forcing_ratio: float = Field(default=0.0, ge=0, le=1)
-    """Share of training rows that see the true shorter return in place of the predicted median; 1 is documented (C-7)."""
+    """Share of training rows that see the true shorter return in place of the median; 1 is documented (C-7)."""
     quantile_param: Literal["free", "cumulative_softplus"] = "free"
     """Seven numbers, or a median and positive steps away from it (GROK-12)."""
     scale_conditioning: Literal["target_scale", "static_token", "none"] = "target_scale"
     """How the level of volatility, which the instance norm removes, reaches the forecast (C-9)."""
     return_unit: float = Field(default=3e-4, gt=0)
-    """Log-return per square root of a minute that losses count in, and heads without `target_scale`; 1 is documented."""
+    """Log-return per root of a minute that losses count in, and heads without `target_scale`; 1 is documented."""
     sigma_floor: float = Field(default=1e-6, gt=0)
     """Smallest volatility of a window, log-return of a minute."""
 
@@ -229,7 +229,7 @@ class GrokConfig(FamilyConfig):
         windows = [int(part) if part.isascii() and part.isdigit() else 0 for part in parts]
         if len(windows) != 6 or windows[0] < 2 or any(a >= b for a, b in pairwise(windows)):
             raise ValueError(
-                f"sma_windows: expected six increasing numbers of 2 or more joined by commas, found {self.sma_windows!r}"
+                f"sma_windows: expected six increasing numbers from 2 joined by commas, found {self.sma_windows!r}"
             )
         return self
 

@@ -27,8 +27,8 @@ from trainables.layers.lite_gate import LiteGateUnit
 from trainables.layers.two_stage_attention import TwoStageAttention
 
 Outputs = Mapping[str, Any]
-"""`quantiles` (B, H, Q) log-returns. In training with teacher forcing also `state` (B, D), `scale` (B, H), the unit of the
-heads, and `heads`, their parameters by name: what the loss needs to run the chain anew."""
+"""`quantiles` (B, H, Q) log-returns. In training with teacher forcing also what the loss needs to run the chain anew:
+`state` (B, D), `scale` (B, H), the unit of the heads, and `heads`, their parameters by name."""
 
 
 class Block(nn.Module):

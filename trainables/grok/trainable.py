@@ -6,7 +6,6 @@ within the search's reach have values and at least one horizon has a target; whi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -32,6 +31,7 @@ from trainables.grok.inference import ensemble
 from trainables.grok.labels import horizon_labels
 from trainables.grok.losses import reference_loss, training_loss
 from trainables.grok.model import GrokModel, Outputs
+from trainables.grok.rows import Reach
 from trainables.training.family import Batch, Family, Score
 
 LABELS = tuple(f"{minutes}m" for minutes in HORIZON_MINUTES)
@@ -71,7 +71,7 @@ class GrokFamily:
         config: GrokConfig,
         data: DataConfig,
         folds: FoldsConfig,
-        reach: Mapping[str, tuple[Any, ...]],
+        reach: Reach,
         store: Path,
     ) -> Dataset:
         """Return features, context and targets of minute bars.
@@ -182,14 +182,14 @@ class GrokFamily:
 FAMILY: Family = GrokFamily()
 
 
-def _check_task(reach: Mapping[str, tuple[Any, ...]]) -> None:
+def _check_task(reach: Reach) -> None:
     """Refuse a search over what is scored: its trials could not be compared."""
     for name in TASK:
         if len(set(reach.get(name, ()))) > 1:
             raise ValueError(f"{name}: expected one value, found {len(set(reach[name]))} in the space; fix it")
 
 
-def _dataset(market: Market, config: GrokConfig, reach: Mapping[str, tuple[Any, ...]], key: str) -> Dataset:
+def _dataset(market: Market, config: GrokConfig, reach: Reach, key: str) -> Dataset:
     features, names = rows.columns(market, config)
     returns, target_names, label_end = horizon_labels(market, HORIZON_MINUTES, config.max_pause_minutes)
     known = rows.known_rows(market, config, reach)

@@ -126,15 +126,13 @@ class FoldTraining:
                     "lower lr, or look at the inputs"
                 )
             has_curvature = self.step >= self.plan.n_steps and self._config.has_curvature
-            n_measured = min(
-                self._options.flatness_samples, self._config.measured_rows or self._options.flatness_samples
-            )
+            n_asked = self._options.flatness_samples
             curvature = training_metrics(
                 self._family,
                 self._config,
                 judge,
                 self._windows,
-                sample_rows(self._train, n_measured, self.fold),
+                sample_rows(self._train, min(n_asked, self._config.measured_rows or n_asked), self.fold),
                 flatness_steps=self._options.flatness_steps if has_curvature else 0,
             )
         return Assessment(metrics={**metrics, **curvature, **self._stability.metrics()}, score=score)
