@@ -111,7 +111,7 @@ def test_memory_is_near_what_autograd_keeps(switches):
 
 @pytest.mark.requirement("GROK-9")
 def test_the_memory_claim_holds_with_checkpoints_only():
-    """Without checkpoints C-30 counts 72 GiB of activations at eight blocks and 108 at twelve; with them 11.5 and 12.8."""
+    """C-30 counts 72 GiB of activations at eight blocks and 108 at twelve, with checkpoints 11.5 and 12.8."""
     case = {"window_bars": 7000, "batch_size": 8, "precision": "bf16"}
     for n_blocks, stored, recomputed in ((8, 72, 11.5), (12, 108, 12.8)):
         for grad_checkpoint, expected in ((False, stored), (True, recomputed)):

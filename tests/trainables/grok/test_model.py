@@ -273,7 +273,9 @@ def test_the_readout_takes_the_last_valid_row(readout):
 
 @pytest.mark.requirement("DATA-3")
 @pytest.mark.parametrize(
-    "switches", [{}, {"conv_stem": "k5"}, {"causal": True}, {"patch": 8}, {"scale_conditioning": "static_token"}], ids=str
+    "switches",
+    [{}, {"conv_stem": "k5"}, {"causal": True}, {"patch": 8}, {"scale_conditioning": "static_token"}],
+    ids=str,
 )
 def test_padding_changes_nothing(switches):
     net, x = model(max_len=64, **switches), windows(batch=2)
