@@ -8,15 +8,14 @@ about six times the arithmetic per row: the line gives rows and tokens a second,
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 
 from benchmarks.measure import THREADS, interleaved, peak_mib, report_peak
 
-for _name in THREADS:
-    os.environ.setdefault(_name, "1")
+os.environ.update(dict.fromkeys(THREADS, "1"))
 
+import argparse
+import json
 import time
 
 import torch
