@@ -1,9 +1,9 @@
-"""One training step of grok against a plain `nn.TransformerEncoder` of equal width, depth and heads on the same windows.
+"""One training step of grok against a plain `nn.TransformerEncoder` of equal width, depth and heads, same windows.
 
     python -m benchmarks.train_step_grok [--rows 390] [--d-model 64] [--blocks 2] [--batch 4] [--device cpu]
 
-The encoder sees every row as one token of width d; grok sees six, one a group, and attends over them as well. So grok does
-about six times the arithmetic per row: the line gives rows and tokens a second, and parameters, of both.
+The encoder sees every row as one token of width d; grok sees six, one a group, and attends over them as well. So grok
+does about six times the arithmetic per row: the line gives rows and tokens a second, and parameters, of both.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from trainables.protocol import TrialDiverged
 from trainables.training.batches import StepPlan, Windows
 from trainables.training.checkpoint import Checkpoint
 from trainables.training.engine import open_engine
-from trainables.training.evaluation import sample_rows, score_metrics, score_rows, training_metrics
+from trainables.training.evaluation import flatness_rows, sample_rows, score_metrics, score_rows, training_metrics
 from trainables.training.family import Family, Score, fitted, warmup_rows
 from trainables.training.loop import train_steps
 from trainables.training.options import RunOptions
@@ -126,7 +126,7 @@ class FoldTraining:
                     "lower lr, or look at the inputs"
                 )
             has_curvature = self.step >= self.plan.n_steps and self._config.has_curvature
-            n_asked = self._options.flatness_samples
+            n_asked = flatness_rows(len(self._train), self._options)
             curvature = training_metrics(
                 self._family,
                 self._config,
