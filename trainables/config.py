@@ -65,7 +65,7 @@ class FamilyConfig(StrictModel):
 
     @property
     def scoring_stride(self) -> int:
-        """Every so manieth scorable row is scored; the same for all trials of a search (DATA-5)."""
+        """Every n-th row that can be scored is; the same for all trials of a search (DATA-5)."""
         return 1
 
     @property

@@ -75,7 +75,7 @@ class GrokConfig(FamilyConfig):
     train_stride: int | Literal["T"] = 240
     """Fewest bars between training windows: 240, 1380, or T, a whole window, as documented (DATA-5, C-13)."""
     eval_stride: int = Field(default=1, ge=1)
-    """Scored rows are every so manieth one; the same for all trials (DATA-5)."""
+    """Every n-th row that can be scored is; the same for all trials (DATA-5)."""
 
     feature_groups: str = "all"
     """`all`, or names of feature groups joined by `+`: price, volume, trend, momentum, volatility, volume_weighted."""
