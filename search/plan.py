@@ -206,7 +206,7 @@ def gather(spec: SpaceFile, config_class: Any, market: Outline, ladder: Sequence
         seconds=training_seconds(
             visits,
             ladder,
-            [fold.n_train for fold in folds],
+            [fold.n_train // typical.training_stride for fold in folds],
             flops=3 * typical.forward_flops() * typical.epochs,
             n_steps=typical.epochs / (typical.batch_size * typical.accum_steps),
             on_gpu=on_gpu,

@@ -8,11 +8,13 @@ from typing import Any
 
 CONFIGS = {
     "condor": "trainables.condor.config:CondorConfig",
+    "grok": "trainables.grok.config:GrokConfig",
     "mlp": "trainables.mlp.config:MlpConfig",
     "scalper": "trainables.scalper.config:ScalperConfig",
 }
 FAMILIES = {
     "condor": "trainables.condor.trainable:FAMILY",
+    "grok": "trainables.grok.trainable:FAMILY",
     "mlp": "trainables.mlp.trainable:FAMILY",
     "scalper": "trainables.scalper.trainable:FAMILY",
 }

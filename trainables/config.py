@@ -27,6 +27,8 @@ class FamilyConfig(StrictModel):
     """Peak learning rate of AdamW."""
     weight_decay: float = Field(default=1e-4, ge=0, le=1)
     """Decoupled weight decay."""
+    adam_beta2: float = Field(default=0.999, ge=0, lt=1)
+    """Decay of AdamW's mean of squared gradients."""
     lr_schedule: Literal["cosine", "constant", "onecycle"] = "cosine"
     """Shape of the learning rate after warm-up."""
     warmup_steps: int = Field(default=0, ge=0)
@@ -70,6 +72,31 @@ class FamilyConfig(StrictModel):
     def consecutive_rows(self) -> int:
         """Training rows that must stay together and in time order in a micro-batch."""
         return 1
+
+    @property
+    def training_stride(self) -> int:
+        """Fewest rows between two windows that are trained on; overlapping targets say the same twice (DATA-5)."""
+        return 1
+
+    @property
+    def scoring_stride(self) -> int:
+        """Every n-th row that can be scored is; the same for all trials of a search (DATA-5)."""
+        return 1
+
+    @property
+    def unscaled_columns(self) -> tuple[str, ...]:
+        """Columns that no scaling touches: what a model needs as it is, such as the time of day."""
+        return ()
+
+    @property
+    def measured_rows(self) -> int | None:
+        """Most training rows that one pass in float32 can hold; none: as many as the options ask for."""
+        return None
+
+    @property
+    def has_curvature(self) -> bool:
+        """Whether second derivatives of the loss can be afforded (ANALYSIS-6)."""
+        return True
 
     @abstractmethod
     def n_parameters(self) -> int:

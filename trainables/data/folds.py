@@ -140,6 +140,21 @@ def fold_rows(
     return FoldRows(train=np.flatnonzero(train), validation=validation)
 
 
+def thinned(rows: NDArray[np.int64], stride: int) -> NDArray[np.int64]:
+    """Return rows at least `stride` apart: the first, and each next one that is far enough (DATA-5, C-13).
+
+    Args:
+        rows: (n,) increasing positions.
+        stride: 1 or more; 1 returns all.
+    """
+    if stride == 1 or not len(rows):
+        return rows
+    kept = [0]
+    while (following := int(np.searchsorted(rows, rows[kept[-1]] + stride))) < len(rows):
+        kept.append(following)
+    return rows[kept]
+
+
 def check_folds(
     windows: Iterable[FoldWindow], dataset: Dataset, *, lookback: int, scored_lookback: int, embargo: float = 0.0
 ) -> tuple[FoldRows, ...]:

@@ -144,6 +144,11 @@ class ScalperConfig(FamilyConfig):
         return self.price_norm
 
     @property
+    def training_stride(self) -> int:
+        """Rows between training windows, by the name that all families share."""
+        return self.train_stride
+
+    @property
     def lookback(self) -> int:
         """Rows of a window: 1 for the feed-forward network."""
         return 1 if self.arch == "ffn" else self.seq_len

@@ -128,8 +128,8 @@ class ScalperFamily(Family):
         )
 
     def draws(self, config: ScalperConfig, targets_train: NDArray[np.float32]) -> NDArray[np.int64] | slice:
-        """Return every `train_stride`-th row; with oversampling, rows of rare classes again until all are as many."""
-        rows = np.arange(0, len(targets_train), config.train_stride)
+        """Return all rows; with oversampling, rows of rare classes again until all classes are as many."""
+        rows = np.arange(len(targets_train))
         if config.imbalance != "oversample" or config.approach not in ("classification", "hybrid"):
             return rows
         direction = targets_train[rows, DIRECTION]

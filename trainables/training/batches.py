@@ -23,7 +23,7 @@ class StepPlan:
     An epoch is a seeded permutation of runs of `run_length` training rows in time order (1: of single rows), cut evenly
     into steps of at most `batch_size * accum_steps` rows and each step evenly into `accum_steps` micro-batches: sizes
     differ by at most one run. Single rows are never dropped; of runs, the rows that do not fill one are left out at
-    either end of an epoch, by a seeded choice.
+    either end of an epoch, by a seeded choice. First steps may have a plan of their own (`begin_with`).
     """
 
     def __init__(
@@ -60,9 +60,17 @@ class StepPlan:
         self._order = rows
         self.steps_per_epoch = math.ceil(n_runs / (batch_size // run_length * accum_steps))
         self.n_steps = epochs * self.steps_per_epoch
+        self._first: StepPlan | None = None
+        self._n_first_steps = 0
+
+    def begin_with(self, first: StepPlan, n_steps: int) -> None:
+        """Take the first `n_steps` steps from another plan, over easier rows, as often as that takes (TRAIN-2)."""
+        self._first, self._n_first_steps = first, n_steps
 
     def micro_batches(self, step: int) -> list[NDArray[np.int64]]:
         """Return the row positions of each micro-batch of a step, counted from 0 over all epochs."""
+        if self._first is not None and step < self._n_first_steps:
+            return self._first.micro_batches(step)
         epoch, place = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             self._epoch = epoch

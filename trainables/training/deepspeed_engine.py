@@ -38,6 +38,7 @@ from trainables.training.engine import (
     EngineState,
     LossFunction,
     Step,
+    adamw_settings,
     read_moments,
     row_weights,
     write_moments,
@@ -104,7 +105,7 @@ class DeepSpeedEngine:
         self._loss = loss
         self._names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
+        optimizer = torch.optim.AdamW(trained, **adamw_settings(config))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # stages 1-3 import code that torch deprecates
             self._engine, *_ = deepspeed.initialize(

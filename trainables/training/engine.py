@@ -22,6 +22,8 @@ EngineName = Literal["auto", "deepspeed", "plain"]
 LossFunction = Callable[[Any, Batch], Tensor]
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """AdamW's two running means, by the names that PyTorch and DeepSpeed both use."""
+BETA1 = 0.9
+"""Decay of AdamW's mean of gradients, the same in all of the documents (TRAIN-1)."""
 
 log = logging.getLogger(__name__)
 
@@ -127,6 +129,11 @@ def _is_installed(package: str) -> bool:
         return importlib.util.find_spec(package) is not None
     except ModuleNotFoundError:  # an import hook that forbids it, such as that of a guard test
         return False
+
+
+def adamw_settings(config: FamilyConfig) -> dict[str, Any]:
+    """Return the arguments of `torch.optim.AdamW` that a config decides: the same for every engine."""
+    return {"lr": config.lr, "betas": (BETA1, config.adam_beta2), "weight_decay": config.weight_decay}
 
 
 def row_weights(micro_batches: Sequence[Batch]) -> list[float]:

@@ -28,7 +28,7 @@ def score_rows(
     with torch.no_grad():
         for batch in windows.batches(rows, config.batch_size):
             with autocast(config.precision, device):
-                outputs.append(as_float32(model(batch.windows)))
+                outputs.append(as_float32(family.forecast(config, model, batch.windows)))
             targets.append(batch.targets.cpu())
         return family.score(config, concatenate(outputs), torch.cat(targets))
 

@@ -53,7 +53,7 @@ class Score:
 class Family(Protocol):
     """A kind of model. One instance per family, named FAMILY, in its `trainable.py`; holds no state.
 
-    A family inherits from this class: `statistics`, `draws` and `export` then do nothing unless it says otherwise.
+    A family inherits from this class: what has a body here does nothing special unless the family says otherwise.
     """
 
     name: str
@@ -103,6 +103,14 @@ class Family(Protocol):
 
     def export(self, folder: Path) -> None:
         """Write further files of a trained model below `folder`, which holds those of `artifact`."""
+
+    def warmup_rows(self, config: Any, dataset: Dataset, train: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """Return the training rows that learning-rate warm-up is limited to (TRAIN-2); None: there is no limit."""
+        return None
+
+    def forecast(self, config: Any, model: nn.Module, windows: Tensor) -> Any:
+        """Return what a model in evaluation mode forecasts, as outputs that `score` takes; called without gradients."""
+        return model(windows)
 
 
 __all__ = ["Batch", "Family", "FamilyConfig", "Score"]

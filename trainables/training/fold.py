@@ -13,7 +13,7 @@ from torch import nn
 
 from trainables.config import FamilyConfig
 from trainables.data.dataset import Dataset
-from trainables.data.folds import FoldRows
+from trainables.data.folds import FoldRows, thinned
 from trainables.features.normalisers import Normaliser, fit_normaliser, instance_normalise
 from trainables.protocol import TrialDiverged
 from trainables.training.batches import StepPlan, Windows
@@ -25,6 +25,7 @@ from trainables.training.family import Family, Score
 from trainables.training.loop import train_steps
 from trainables.training.options import RunOptions
 from trainables.training.randomness import derive_seed, random_state, restore_random_state, seed_all, undisturbed
+from trainables.training.schedule import effective_warmup
 from trainables.training.stability import Stability
 
 
@@ -55,11 +56,12 @@ class FoldTraining:
         self.fold = fold
         self.step = 0
         rows, held_out = hold_out(config, dataset, rows)
-        targets = np.asarray(dataset.targets[rows.train])
-        self.config = config = family.statistics(config, targets)
+        self.config = config = family.statistics(config, np.asarray(dataset.targets[rows.train]))
         self._family, self._config, self._options, self._device = family, config, options, device
         self.normaliser = fit_on_training_rows(config, dataset, rows)
         self._windows, first = _scaled_windows(config, dataset, rows, held_out, self.normaliser, device)
+        rows = thinned_rows(rows, config)
+        targets = np.asarray(dataset.targets[rows.train])
         self._train, self._validation = rows.train - first, rows.validation - first
         self._held_out = held_out - first
         self._stopping = None if config.patience is None else EarlyStopping(patience=config.patience)
@@ -73,12 +75,27 @@ class FoldTraining:
             seed=fold_seed,
             run_length=config.consecutive_rows,
         )
+        self._limit_warmup(family.warmup_rows(config, dataset, rows.train), first, fold_seed)
         seed_all(fold_seed)
         self._judge = family.build_model(config, dataset.feature_names).to(device).eval()
         seed_all(fold_seed)
         model = family.build_model(config, dataset.feature_names)
         self._engine = open_engine(options.engine, model, partial(family.loss, config), config, device)
         self._stability = Stability()
+
+    def _limit_warmup(self, rows: NDArray[np.int64] | None, first: int, seed: int) -> None:
+        """Let the steps of learning-rate warm-up train on these rows only (TRAIN-2); None: on all."""
+        if rows is None:
+            return
+        n_steps = effective_warmup(self._config.warmup_steps, self.plan.n_steps)
+        easy = StepPlan(
+            rows - first,
+            batch_size=self._config.batch_size,
+            accum_steps=self._config.accum_steps,
+            epochs=1,
+            seed=derive_seed(seed, 1),
+        )
+        self.plan.begin_with(easy, n_steps)
 
     def train_to(self, share: float) -> dict[str, float]:
         """Train until `share` of the fold's steps is done; return the mean objective of the steps now taken.
@@ -139,14 +156,15 @@ class FoldTraining:
                     f"fold {self.fold}, step {self.step}: validation loss is {metrics['val_loss']}; "
                     "lower lr, or look at the inputs"
                 )
-            is_complete = self.step >= self.plan.n_steps
+            has_curvature = self.step >= self.plan.n_steps and self._config.has_curvature
+            n_asked = flatness_rows(len(self._train), self._options)
             curvature = training_metrics(
                 self._family,
                 self._config,
                 judge,
                 self._windows,
-                sample_rows(self._train, flatness_rows(len(self._train), self._options), self.fold),
-                flatness_steps=self._options.flatness_steps if is_complete else 0,
+                sample_rows(self._train, min(n_asked, self._config.measured_rows or n_asked), self.fold),
+                flatness_steps=self._options.flatness_steps if has_curvature else 0,
             )
         stopping = {} if self._stopping is None else self._stopping.metrics()
         return Assessment(metrics={**metrics, **curvature, **self._stability.metrics(), **stopping}, score=score)
@@ -187,6 +205,13 @@ class FoldTraining:
         self._engine.close()
 
 
+def thinned_rows(rows: FoldRows, config: FamilyConfig) -> FoldRows:
+    """Return the rows that are trained on and scored, by the strides of the config (DATA-5)."""
+    return FoldRows(
+        train=thinned(rows.train, config.training_stride), validation=rows.validation[:: config.scoring_stride]
+    )
+
+
 def fit_on_training_rows(config: FamilyConfig, dataset: Dataset, rows: FoldRows) -> Normaliser:
     """Fit the config's scaling on the training rows alone (WF-5, NORM-6).
 
@@ -194,7 +219,12 @@ def fit_on_training_rows(config: FamilyConfig, dataset: Dataset, rows: FoldRows)
     """
     is_leaky = config.norm_scope == "global_documented"
     sample = dataset.features if is_leaky else dataset.features[rows.train]
-    return fit_normaliser(config.normalizer, sample, dataset.feature_names, config.clip_value, config.price_normalizer)
+    normaliser = fit_normaliser(
+        config.normalizer, sample, dataset.feature_names, config.clip_value, config.price_normalizer
+    )
+    if not config.unscaled_columns:
+        return normaliser
+    return replace(normaliser, exempt=normaliser.exempt | np.isin(dataset.feature_names, config.unscaled_columns))
 
 
 def _scaled_windows(

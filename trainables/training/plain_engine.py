@@ -9,7 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from trainables.config import FamilyConfig
-from trainables.training.engine import EngineState, LossFunction, Step, read_moments, row_weights, write_moments
+from trainables.training.engine import (
+    EngineState,
+    LossFunction,
+    Step,
+    adamw_settings,
+    read_moments,
+    row_weights,
+    write_moments,
+)
 from trainables.training.family import Batch
 from trainables.training.outputs import as_float32
 from trainables.training.precision import autocast
@@ -24,7 +32,7 @@ class PlainEngine:
         self._config = config
         self._device = device
         self._parameters = {n: p for n, p in self._model.named_parameters() if p.requires_grad}
-        self._optimizer = torch.optim.AdamW(self._parameters.values(), lr=config.lr, weight_decay=config.weight_decay)
+        self._optimizer = torch.optim.AdamW(self._parameters.values(), **adamw_settings(config))
         self._scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
 
     def train_step(self, micro_batches: Sequence[Batch], learning_rate: float) -> Step:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.trainables.data.datasets import make_dataset
 from trainables.data.config import FinalFolds, FoldsConfig
 from trainables.data.dataset import NO_LABEL
-from trainables.data.folds import check_folds, fold_rows, plan_folds
+from trainables.data.folds import check_folds, fold_rows, plan_folds, thinned
 from trainables.data.zones import NS_PER_DAY, instant
 from trainables.errors import DataError
 
@@ -201,6 +201,28 @@ def test_only_rows_that_may_be_scored_are_scored():
     half = fold_rows(window, replace(dataset, scored=scored), lookback=1, scored_lookback=1)
     assert half.validation.tolist() == [row for row in every.validation if row % 2 == 0]
     assert half.train.tolist() == every.train.tolist()
+
+
+@pytest.mark.requirement("DATA-5")
+@given(
+    rows=st.sets(st.integers(0, 300), min_size=1).map(lambda found: np.array(sorted(found))), stride=st.integers(1, 40)
+)
+def test_thinned_rows_are_a_stride_apart_and_none_could_be_added(rows, stride):
+    kept = thinned(rows, stride)
+    assert kept[0] == rows[0]
+    assert (np.diff(kept) >= stride).all()
+    expected, last = [], -stride
+    for row in rows:
+        if row - last >= stride:
+            expected.append(row)
+            last = row
+    assert kept.tolist() == expected
+
+
+def test_a_stride_of_one_keeps_every_row():
+    rows = np.array([3, 4, 9])
+    assert thinned(rows, 1) is rows
+    assert len(thinned(rows[:0], 5)) == 0
 
 
 @pytest.mark.requirement("WF-1", "SEARCH-17")

@@ -247,3 +247,89 @@ def test_a_validation_loss_that_is_not_finite_ends_the_trial_as_diverged(tmp_pat
 def test_wrong_assignments_are_refused(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         next(run_trial(assignment(tmp_path, **changes)))
+
+
+class InformedConfig(toy.ToyConfig):
+    mean: float | None = None
+
+
+class InformedFamily(toy.ToyFamily):
+    """Knows the mean of its training targets, forecasts twice what the model says, and begins with some rows."""
+
+    def __init__(self, log):
+        self.log = log
+
+    def statistics(self, config, targets_train):
+        self.log.append(("statistics", len(targets_train)))
+        return config.model_copy(update={"mean": float(targets_train.mean())})
+
+    def warmup_rows(self, config, dataset, train):
+        self.log.append(("warmup", dataset.known_time[train].max()))
+        return train[:40]
+
+    def forecast(self, config, model, windows):
+        return 2 * model(windows)
+
+    def score(self, config, outputs, targets):
+        assert config.mean is not None
+        return super().score(config, outputs, targets)
+
+
+def test_a_family_may_know_the_training_rows_of_a_fold(tmp_path, monkeypatch):
+    log: list = []
+    monkeypatch.setattr(toy, "FAMILY", InformedFamily(log))
+    monkeypatch.setattr(toy, "ToyConfig", InformedConfig)
+    config = {"warmup_steps": 3}
+    list(run_trial(assignment(tmp_path / "a", config=config)))
+    assert [what for what, _ in log] == ["statistics", "warmup"] * 2
+    for fold in (0, 1):
+        table = pq.read_table(tmp_path / "a" / "evidence" / "t0003" / f"fold-{fold:02d}.parquet")
+        assert log[2 * fold + 1][1] < table["timestamp"][0].as_py()
+    trained = load_model(tmp_path / "a" / "checkpoints" / "t0003")
+    assert trained.config.mean is not None
+    dataset = toy.ToyFamily().dataset(None, *_sections(), {}, tmp_path)
+    ends = np.flatnonzero(np.isin(dataset.known_time, table["timestamp"].to_numpy()))
+    rows = trained.normaliser.apply(dataset.features)
+    with torch.no_grad():
+        alone = trained.model(torch.from_numpy(np.stack([rows[end - 3 : end + 1] for end in ends])))
+    np.testing.assert_allclose(table["prediction_1d"].to_numpy(), 2 * alone.numpy(), rtol=1e-5)
+
+
+class ThinConfig(toy.ToyConfig):
+    stride: int = 7
+
+    @property
+    def training_stride(self):
+        return self.stride
+
+    @property
+    def scoring_stride(self):
+        return self.stride
+
+    @property
+    def unscaled_columns(self):
+        return ("level",)
+
+    @property
+    def measured_rows(self):
+        return 5
+
+    @property
+    def has_curvature(self):
+        return False
+
+
+def test_a_config_can_thin_rows_and_keep_columns_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(toy, "ToyConfig", ThinConfig)
+    every, thin = (
+        next(iter(run_trial(assignment(tmp_path / str(stride), config={"stride": stride}, ladder=((0, 1.0),)))))
+        for stride in (1, 7)
+    )
+    assert thin.n_scored == -(-every.n_scored // 7)
+    assert "flatness" not in thin.metrics
+    normaliser = load_model(tmp_path / "7" / "checkpoints" / "t0003").normaliser
+    x = np.full((1, 3), 0.25)
+    assert normaliser.exempt.tolist() == [False, True, False]
+    assert normaliser.apply(x)[0, 1] == 0.25
+    again = load_model(tmp_path / "1" / "checkpoints" / "t0003").normaliser
+    assert again.to_json() == normaliser.to_json()  # scaling is fitted on all training rows
