@@ -20,7 +20,7 @@ from typing import Any
 from ray.tune import Trainable
 
 from search.trial import TrialState
-from trainables.protocol import Assignment, RungReport, RunTrial, TrialDiverged
+from trainables.protocol import Assignment, RungReport, RunTrial, TrialDiverged, is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def ending_of(error: BaseException) -> tuple[TrialState, str]:
     """Return the state in which an error leaves a trial, and the reason in one line (SEARCH-9)."""
     if isinstance(error, TrialDiverged):
         return TrialState.DIVERGED, _one_line(error.reason)
-    state = TrialState.OUT_OF_MEMORY if _is_out_of_memory(error) else TrialState.FAILED
+    state = TrialState.OUT_OF_MEMORY if is_out_of_memory(error) else TrialState.FAILED
     return state, _one_line(f"{type(error).__name__}: {error}")
 
 
@@ -152,12 +152,6 @@ def _plain(report: RungReport) -> dict[str, Any]:
         "seconds": float(report.seconds),
         "blocks": [float(value) for value in report.blocks],
     }
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Torch's class is known by its name: this process may not have torch, and drivers raise plain RuntimeErrors."""
-    named = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
-    return named or isinstance(error, MemoryError) or "out of memory" in str(error).lower()
 
 
 def _one_line(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -55,6 +55,10 @@ class FamilyConfig(StrictModel):
     def consecutive_rows(self) -> int:
         """Training rows that must stay together and in time order in a micro-batch."""
         return 1
+
+    def at_fidelity(self, *, width_frac: float, depth_frac: float) -> Self:
+        """Return the config with a share of its width and depth (SEARCH-16); one that has neither stays as it is."""
+        return self
 
     @abstractmethod
     def n_parameters(self) -> int:

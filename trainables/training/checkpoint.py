@@ -43,6 +43,7 @@ class Checkpoint:
         engine: Weights and moments; without moments where the fold is complete, for the next one starts afresh.
         random: States of the generators, see `randomness.random_state`.
         stability: Counts of the fold, see `Stability.to_json`.
+        split: Parts that a micro-batch came in, see `RunOptions.split`: what did not fit once is not tried again.
     """
 
     report: RungReport
@@ -51,6 +52,7 @@ class Checkpoint:
     engine: EngineState
     random: Mapping[str, Tensor]
     stability: Mapping[str, Any] = field(default_factory=dict)
+    split: int = 1
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint, identity: Mapping[str, Any], *, keep: int = 2) -> Path:
@@ -72,6 +74,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, identity: Mapping[str
         "completed": [asdict(report) for report in checkpoint.completed],
         "updates": checkpoint.engine.updates,
         "stability": dict(checkpoint.stability),
+        "split": checkpoint.split,
     }
     contents = {
         TENSORS: safetensors.torch.save(_flatten(checkpoint)),
@@ -163,6 +166,7 @@ def _parse(place: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Checkpoin
         engine=EngineState(weights=weights, moments=groups, updates=place["updates"]),
         random=random,
         stability=place["stability"],
+        split=place["split"],
     )
 
 

@@ -21,10 +21,11 @@ from trainables.training.checkpoint import Checkpoint
 from trainables.training.engine import open_engine
 from trainables.training.evaluation import sample_rows, score_metrics, score_rows, training_metrics
 from trainables.training.family import Family, Score
-from trainables.training.loop import train_steps
+from trainables.training.loop import OnStep, train_steps
 from trainables.training.options import RunOptions
 from trainables.training.randomness import derive_seed, random_state, restore_random_state, seed_all, undisturbed
 from trainables.training.stability import Stability
+from trainables.training.workers import ALONE, Workers, gather_states, own_state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +50,17 @@ class FoldTraining:
         seed: int,
         options: RunOptions,
         device: torch.device,
+        workers: Workers = ALONE,
+        on_step: OnStep | None = None,
     ) -> None:
-        """Scale the rows, seed every generator from (seed, fold), and build the model (WF-5, REPRO-1)."""
+        """Scale the rows, seed every generator from (seed, fold), and build the model (WF-5, REPRO-1).
+
+        Processes that train together begin with the same weights and draw different numbers from then on.
+        """
         self.fold = fold
         self.step = 0
         self._family, self._config, self._options, self._device = family, config, options, device
+        self._workers, self._on_step = workers, on_step
         self.normaliser = fit_on_training_rows(config, dataset, rows)
         self._windows, first = _scaled_windows(config, dataset, rows, self.normaliser, device)
         self._train, self._validation = rows.train - first, rows.validation - first
@@ -66,12 +73,17 @@ class FoldTraining:
             epochs=config.epochs,
             seed=fold_seed,
             run_length=config.consecutive_rows,
+            split=options.split,
+            workers=workers,
         )
         seed_all(fold_seed)
         self._judge = family.build_model(config, dataset.feature_names).to(device).eval()
         seed_all(fold_seed)
         model = family.build_model(config, dataset.feature_names)
-        self._engine = open_engine(options.engine, model, partial(family.loss, config), config, device)
+        loss = partial(family.loss, config)
+        self._engine = open_engine(options.engine, model, loss, config, device, split=options.split, workers=workers)
+        if not workers.is_first:
+            seed_all(derive_seed(fold_seed, workers.rank))
         self._stability = Stability()
 
     def train_to(self, share: float) -> dict[str, float]:
@@ -86,6 +98,7 @@ class FoldTraining:
             stability=self._stability,
             fold=self.fold,
             limits=self._options,
+            on_step=self._on_step,
         )
         self.step = max(self.step, target)
         return {} if objective is None else {"train_objective": objective}
@@ -100,7 +113,9 @@ class FoldTraining:
         """
         judge = self.judge()
         with undisturbed(self._device):
-            score = score_rows(self._family, self._config, judge, self._windows, self._validation, self._device)
+            score = score_rows(
+                self._family, self._config, judge, self._windows, self._validation, self._device, self._batch_size
+            )
             metrics = score_metrics(score)
             if not np.isfinite(metrics["val_loss"]):
                 raise TrialDiverged(
@@ -116,7 +131,8 @@ class FoldTraining:
                 sample_rows(self._train, self._options.flatness_samples, self.fold),
                 flatness_steps=self._options.flatness_steps if is_complete else 0,
             )
-        return Assessment(metrics={**metrics, **curvature, **self._stability.metrics()}, score=score)
+        telemetry = {**self._stability.metrics(), "micro_batches": float(self.plan.n_micro_batches)}
+        return Assessment(metrics={**metrics, **curvature, **telemetry}, score=score)
 
     def judge(self) -> nn.Module:
         """Return the evaluation model with the engine's present weights."""
@@ -128,8 +144,9 @@ class FoldTraining:
         return {
             "step": self.step,
             "engine": self._engine.state(),
-            "random": random_state(self._device),
+            "random": gather_states(self._workers, random_state(self._device)),
             "stability": self._stability.to_json(),
+            "split": self._options.split,
         }
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -137,7 +154,12 @@ class FoldTraining:
         self._engine.load(checkpoint.engine)
         self._stability = Stability.from_json(checkpoint.stability)
         self.step = checkpoint.step
-        restore_random_state(checkpoint.random, self._device)
+        restore_random_state(own_state(self._workers, checkpoint.random), self._device)
+
+    @property
+    def _batch_size(self) -> int:
+        """Windows that are scored at a time: as many as a micro-batch of training has."""
+        return max(1, self._config.batch_size // self._options.split)
 
     def close(self) -> None:
         self._engine.close()

@@ -16,6 +16,8 @@ class RunOptions(StrictModel):
     """`auto`: DeepSpeed where it is installed, else the plain PyTorch loop."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto`: CUDA where there is a device, else the CPU."""
+    split: int = Field(default=1, ge=1)
+    """Parts that each micro-batch comes in; accumulation grows by as much, so the effective batch stays (TRAIN-6)."""
     threads: int | None = Field(default=None, ge=1)
     """Threads of PyTorch on the CPU; none: leave them as they are."""
     deterministic: bool = False
