@@ -41,6 +41,8 @@ def worker_environment(threads: int) -> dict[str, str]:
         "POLARS_MAX_THREADS": str(threads),
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+        "RAY_CHDIR_TO_TRIAL_DIR": "0",
     }
 
 
@@ -73,12 +75,14 @@ def ending_of(error: BaseException) -> tuple[TrialState, str]:
 class TrialActor(Trainable):
     """A worker. Ray Tune asks it for one rung at a time and gives it the next trial by `reset_config`.
 
-    The configuration holds `assignment` (JSON text) and `attempt` (number of this start). The result of a step holds
+    The configuration holds `assignment` (JSON text), `attempt` (number of this start), and for a trial of several
+    workers `worker_share`, what Ray sets aside for each: this actor then only starts them and asks them. The result of a step holds
     one key, `message`: JSON text, because Tune flattens nested results and has its own meaning for `trial_id` and
     `done`. See `step` for what is in it.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
+        self._share = config.get("worker_share", {})
         self._assignment = decode_assignment(config["assignment"])
         self._attempt = int(config["attempt"])
         self._reports: Iterator[RungReport] | None = None
@@ -110,11 +114,19 @@ class TrialActor(Trainable):
 
     def _next_report(self) -> dict[str, Any]:
         if self._reports is None:
-            self._reports = iter(_runner(self._assignment)(self._assignment))
+            self._reports = self._start()
         report = next(self._reports, None)
         if report is None:
             raise RuntimeError("the trial ended before the last rung of its ladder")
         return {"report": _plain(report), "is_last": report.rung >= len(self._assignment.ladder) - 1}
+
+    def _start(self) -> Iterator[RungReport]:
+        given, runner = self._assignment, _runner(self._assignment)
+        if given.n_workers == 1:
+            return iter(runner(given))
+        from cluster.worker_group import run_on_workers  # Ray Train imports torch
+
+        return run_on_workers(given, self._share, runner)
 
     def _close(self) -> None:
         """End the trial's generator, so that a reused worker starts the next trial with its memory free."""

@@ -20,6 +20,8 @@ class Resources:
     cpus_per_trial: float = 1.0
     gpus_per_trial: float = 0.0
     max_concurrent: int | None = None
+    workers_per_trial: int = 1
+    hang_minutes: float | None = None
     max_failures: int = 2
     ray_address: str = "local"
     threads: int = 1

@@ -95,10 +95,11 @@ def results(study):
 
 @pytest.mark.requirement("CLUSTER-4")
 @pytest.mark.requirement("CLUSTER-3")
+@pytest.mark.requirement("SEARCH-9")
 def test_every_way_to_end_is_told_apart_and_a_killed_worker_costs_no_trial(drive, tmp_path, temporary):
-    misbehaviours = [None, None, "die_once", "diverge", "nan", "memory", "raise", "environment"]
+    misbehaviours = [None, None, "die_once", "diverge", "nan", "memory", "raise", "environment", "hang", "freeze"]
     configs = [{"x": 5.0 if number == 1 else 0.1, "misbehave": kind} for number, kind in enumerate(misbehaviours)]
-    status, out, err = finished(drive(configs, max_concurrent=2))
+    status, out, err = finished(drive(configs, max_concurrent=2, hang_minutes=0.25), within_s=180)
     assert (status, out, err) == (0, "finished\n", "")
     study = FakeStudy(configs, path=tmp_path / "events.jsonl")
     assert list(study.states().values()) == [
@@ -110,12 +111,17 @@ def test_every_way_to_end_is_told_apart_and_a_killed_worker_costs_no_trial(drive
         "out_of_memory",
         "failed",
         "complete",
+        "failed",
+        "failed",
     ]
-    assert [trial.attempts for trial in study.trials.values()] == [1, 1, 2, 1, 1, 1, 1, 1]
+    assert [trial.attempts for trial in study.trials.values()] == [1, 1, 2, 1, 1, 1, 1, 1, 1, 1]
+    for hung in ("t0008", "t0009"):
+        assert study.trials[hung].reason == "hang: no sign of life for 0.25 minutes, the last one before the first step"
+    assert "KeyError: 'no such column'" in (tmp_path / "failures" / "t0006.txt").read_text()
     witnessed = starts(tmp_path)
     assert [(s["trial_id"], s["rung"]) for s in witnessed if s["trial_id"] == "t0002"] == [("t0002", 0), ("t0002", 1)]
     assert len(witnessed) == len(configs) + 1
-    assert len({s["pid"] for s in witnessed}) <= 3, "workers are reused"
+    assert len({s["pid"] for s in witnessed}) <= 5, "workers are reused"
     assert json.loads((tmp_path / "environment.json").read_text()) == {
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",

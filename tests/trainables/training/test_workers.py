@@ -20,7 +20,7 @@ from trainables.training.workers import ALONE, Workers, gather_states, join_work
 ROOT = Path(__file__).parents[3]
 ENGINES = [("plain", 0), ("deepspeed", 0), ("deepspeed", 1), ("deepspeed", 2)]
 LADDER = ((0, 0.5), (0, 1.0))
-CONFIG = {"dropout": 0.0, "epochs": 2, "batch_size": 7, "accum_steps": 2}
+CONFIG = {"dropout": 0.0, "epochs": 2, "batch_size": 31, "accum_steps": 2}
 
 
 def job(given, n_reports=9):
@@ -38,7 +38,7 @@ def run_together(folder, jobs, size=2):
         for rank in range(size)
     ]  # fmt: skip
     try:
-        ended = [process.communicate(timeout=200) for process in processes]
+        ended = [process.communicate(timeout=280) for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -62,7 +62,7 @@ def test_two_processes_equal_one_with_twice_the_batch_and_go_on_from_their_check
     jobs = [*map(job, shared.values()), job(whole), job(halves, n_reports=1), job(halves)]
     *each, uninterrupted, _, resumed = run_together(tmp_path, jobs)
 
-    alone = list(run_trial(same_trial(tmp_path / "alone", "plain", 0, config={"batch_size": 14})))
+    alone = list(run_trial(same_trial(tmp_path / "alone", "plain", 0, config={"batch_size": 62})))
     for (engine, stage), reports in zip(shared, each, strict=True):
         for found, expected in zip(reports, alone, strict=True):
             for name in ("val_loss", "train_objective", "ic", "grad_norm_max", "train_loss"):
