@@ -22,6 +22,7 @@ from trainables.condor.losses import (
     EXTRA_TARGETS,
     Targets,
     gaussian_crps,
+    head_losses,
     policy_errors,
     reference_loss,
     regime_accuracy,
@@ -36,7 +37,7 @@ from trainables.data.market import Market
 from trainables.data.store import FeatureStore, content_key, keep_to_market
 from trainables.features.registry import compute, fingerprint, lookback
 from trainables.features.settings import FeatureSettings
-from trainables.training.family import Batch, Score
+from trainables.training.family import Batch, Family, Score
 
 Reach = Mapping[str, tuple[Any, ...]]
 
@@ -60,7 +61,7 @@ DAYS_PER_YEAR = 365.0
 _NATIVE = CondorConfig(target_scaling="none_documented")
 
 
-class CondorFamily:
+class CondorFamily(Family):
     """See `trainables.training.family.Family`."""
 
     name = "condor"
@@ -101,6 +102,9 @@ class CondorFamily:
 
     def reference_loss(self, config: CondorConfig, outputs: Outputs, batch: Batch) -> Tensor:
         return reference_loss(outputs, Targets.split(config, batch.targets))
+
+    def head_losses(self, config: CondorConfig, outputs: Outputs, batch: Batch) -> Mapping[str, Tensor]:
+        return head_losses(config, outputs, Targets.split(config, batch.targets))
 
     def score(self, config: CondorConfig, outputs: Outputs, targets: Tensor) -> Score:
         """Score every row; see `Score`.

@@ -25,14 +25,14 @@ from trainables.mlp.config import STAGE_INPUTS, MlpConfig
 from trainables.mlp.labels import direction_labels
 from trainables.mlp.losses import cross_entropy
 from trainables.mlp.model import Mlp
-from trainables.training.family import Batch, Score
+from trainables.training.family import Batch, Family, Score
 
 STAGE_SCHEMAS = {"10": "scaling10", "20": "scaling20", "30+": "scaling30", "50+": "scaling50"}
 LABEL_VERSION = 1
 """Part of the store's key; raised when labels or the rule of usable rows change."""
 
 
-class MlpFamily:
+class MlpFamily(Family):
     """See `trainables.training.family.Family`."""
 
     name = "mlp"

@@ -82,5 +82,9 @@ class Family(Protocol):
         """Turn the outputs for all scored rows, (n, ...), and their targets (n, K) into a score, without gradients."""
         ...
 
+    def head_losses(self, config: Any, outputs: Any, batch: Batch) -> Mapping[str, Tensor]:
+        """Return the mean loss of each output on a micro-batch, scalars, for the curves; nothing unless it says more."""
+        return {}
+
 
 __all__ = ["Batch", "Family", "FamilyConfig", "Score"]

@@ -21,7 +21,7 @@ from trainables.training.checkpoint import Checkpoint
 from trainables.training.engine import open_engine
 from trainables.training.evaluation import sample_rows, score_metrics, score_rows, training_metrics
 from trainables.training.family import Family, Score
-from trainables.training.loop import OnStep, train_steps
+from trainables.training.loop import HeadLosses, OnStep, train_steps
 from trainables.training.options import RunOptions
 from trainables.training.randomness import derive_seed, random_state, restore_random_state, seed_all, undisturbed
 from trainables.training.stability import Stability
@@ -80,7 +80,8 @@ class FoldTraining:
         self._judge = family.build_model(config, dataset.feature_names).to(device).eval()
         seed_all(fold_seed)
         model = family.build_model(config, dataset.feature_names)
-        loss = partial(family.loss, config)
+        self._heads = HeadLosses(family, config) if options.curves else None
+        loss = self._heads or partial(family.loss, config)
         self._engine = open_engine(options.engine, model, loss, config, device, split=options.split, workers=workers)
         if not workers.is_first:
             seed_all(derive_seed(fold_seed, workers.rank))
@@ -99,6 +100,7 @@ class FoldTraining:
             fold=self.fold,
             limits=self._options,
             on_step=self._on_step,
+            heads=self._heads,
         )
         self.step = max(self.step, target)
         return {} if objective is None else {"train_objective": objective}

@@ -26,6 +26,8 @@ class RunOptions(StrictModel):
     """Training rows of each fold on which curvature and training loss are measured (specification: 1,024)."""
     flatness_steps: int = Field(default=10, ge=0)
     """Lanczos steps of the top eigenvalue at the end of a fold; 0 leaves flatness out."""
+    curves: bool = False
+    """Keep losses, by output, gradient norm and tokens a second of every step in `curves/` (TRAIN-12, TRAIN-14)."""
     keep_checkpoints: int = Field(default=2, ge=2)
     """Newest checkpoints that are kept; two, so that a damaged newest one has a predecessor."""
     stability_min_steps: int = Field(default=50, ge=1)

@@ -6,8 +6,9 @@ import gc
 import json
 import logging
 import math
+import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +26,7 @@ from trainables.fidelity import Fidelity
 from trainables.protocol import Assignment, RungReport, heartbeat_file, is_out_of_memory
 from trainables.training.artifact import save_model, save_training_metrics
 from trainables.training.checkpoint import Checkpoint, newest_checkpoint, write_checkpoint
+from trainables.training.curves import Curves
 from trainables.training.evaluation import loss_blocks
 from trainables.training.evidence import write_evidence
 from trainables.training.family import Family
@@ -55,7 +57,13 @@ class _Walk:
     plan: FoldPlan
     fidelity: Fidelity
     workers: Workers
-    on_step: OnStep
+    curves: Curves | None
+    listeners: tuple[OnStep, ...]
+
+    def on_step(self, step: StepReport) -> None:
+        """Tell of an optimiser step: a sign of life, the curves, and whoever asked."""
+        for listener in self.listeners:
+            listener(step)
 
     @property
     def can_split(self) -> bool:
@@ -174,7 +182,7 @@ def _prepare(assignment: Assignment, on_step: OnStep | None) -> _Walk:
     config = config.at_fidelity(width_frac=fidelity.width_frac, depth_frac=fidelity.depth_frac)
     data, folds = _validated(DataConfig, assignment.data), _validated(FoldsConfig, assignment.folds)
     options = _validated(RunOptions, assignment.options)
-    device = torch.device(_device_name(options))
+    device = _device(options, workers)
     check_precision(config.precision, device)
     apply_flags(config.precision, deterministic=options.deterministic)
     if options.threads is not None:
@@ -182,6 +190,15 @@ def _prepare(assignment: Assignment, on_step: OnStep | None) -> _Walk:
     family = catalogue.family(assignment.family)
     plan = _fold_plan(data, folds)
     _check_ladder(assignment.ladder, len(plan.windows))
+    listeners: list[OnStep] = [] if on_step is None else [on_step]
+    curves = None
+    if workers.is_first:
+        heartbeat = Heartbeat(heartbeat_file(assignment.run_dir, assignment.trial_id))
+        heartbeat.beat()
+        listeners.append(heartbeat.beat)
+    if workers.is_first and options.curves:
+        curves = Curves(Path(assignment.run_dir) / "curves" / assignment.trial_id, lookback=config.lookback)
+        listeners.append(curves.add)
     dataset = family.dataset(config, data, folds, assignment.reach, Path(assignment.run_dir) / "store")
     return _Walk(
         assignment=assignment,
@@ -194,23 +211,9 @@ def _prepare(assignment: Assignment, on_step: OnStep | None) -> _Walk:
         plan=plan,
         fidelity=fidelity,
         workers=workers,
-        on_step=_listeners(assignment, workers, on_step),
+        curves=curves,
+        listeners=tuple(listeners),
     )
-
-
-def _listeners(assignment: Assignment, workers: Workers, on_step: OnStep | None) -> OnStep:
-    """Return what is called after every step: a sign of life, and whoever asked."""
-    listeners: list[Callable[[StepReport], None]] = [] if on_step is None else [on_step]
-    if workers.is_first:
-        heartbeat = Heartbeat(heartbeat_file(assignment.run_dir, assignment.trial_id))
-        heartbeat.beat()
-        listeners.append(heartbeat.beat)
-
-    def tell(step: StepReport) -> None:
-        for listener in listeners:
-            listener(step)
-
-    return tell
 
 
 def _validated(model: Any, values: Mapping[str, Any]) -> Any:
@@ -218,10 +221,16 @@ def _validated(model: Any, values: Mapping[str, Any]) -> Any:
     return model.model_validate_json(json.dumps(values))
 
 
-def _device_name(options: RunOptions) -> str:
-    if options.device != "auto":
-        return options.device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def _device(options: RunOptions, workers: Workers) -> torch.device:
+    """Return where to train; of several processes on a machine each has the GPU of its local rank."""
+    name = options.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cpu" or workers.size == 1:
+        return torch.device(name)
+    device = torch.device(name, int(os.environ.get("LOCAL_RANK", 0)))
+    torch.cuda.set_device(device)
+    return device
 
 
 def _check_ladder(ladder: tuple[tuple[int, float], ...], n_folds: int) -> None:
@@ -287,6 +296,8 @@ def _keep(
     if is_complete:
         path = Path(walk.assignment.run_dir) / "evidence" / walk.assignment.trial_id / f"fold-{report.fold:02d}.parquet"
         write_evidence(path, training.scored_time, assessment.score, _metadata(walk, report))
+    if walk.curves is not None:
+        walk.curves.write()
     if judge is not None:
         _save_results(walk, training, judge, completed)
     checkpoint = Checkpoint(report=report, completed=completed, **captured)

@@ -14,7 +14,7 @@ from trainables.config import FamilyConfig
 from trainables.data.config import DataConfig, FoldsConfig
 from trainables.data.dataset import NO_LABEL, Dataset
 from trainables.data.loader import load_times
-from trainables.training.family import Batch, Score
+from trainables.training.family import Batch, Family, Score
 
 NAMES = ("move", "level", "noise")
 
@@ -57,7 +57,7 @@ class ToyModel(nn.Module):
         return self.layers(windows_BTF).squeeze(-1)
 
 
-class ToyFamily:
+class ToyFamily(Family):
     name = "toy"
 
     def dataset(
@@ -92,6 +92,9 @@ class ToyFamily:
 
     def reference_loss(self, config: Any, outputs: Any, batch: Batch) -> Tensor:
         return (outputs - batch.targets[:, 0]) ** 2
+
+    def head_losses(self, config: Any, outputs: Any, batch: Batch) -> Mapping[str, Tensor]:
+        return {"next": self.reference_loss(config, outputs, batch).mean()}
 
     def score(self, config: Any, outputs: Any, targets: Tensor) -> Score:
         target = targets[:, 0].numpy()
