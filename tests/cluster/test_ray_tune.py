@@ -10,10 +10,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+import toy_trials
 from fake_study import LADDER, FakeStudy, assignments
 from stub_search import real_study
 from stub_trials import run as run_stub
 from stub_trials import starts
+from toy_trials import toy_assignment
 
 from search.study import Study
 from search.trial import Decision, Observation, TrialState
@@ -31,8 +33,9 @@ def drive(tmp_path, temporary):
     environ |= {"PYTHONPATH": os.pathsep.join((str(ROOT), str(HERE))), "TMPDIR": str(temporary), "HOME": str(tmp_path)}
     drivers = []
 
-    def start(configs=None, **resources):
+    def start(configs=None, *flags, **resources):
         command = [sys.executable, str(HERE / "stub_search.py"), str(tmp_path), "--resources", json.dumps(resources)]
+        command += flags
         command += ["--configs", json.dumps(configs)] if configs else []
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         drivers.append(subprocess.Popen(command, env=environ, text=True, cwd=tmp_path, **pipes))
@@ -132,6 +135,20 @@ def test_every_way_to_end_is_told_apart_and_a_killed_worker_costs_no_trial(drive
     assert list(temporary.iterdir()) == [], "nothing of Ray stays"
     assert not (tmp_path / ".ray").exists(), "no token is written to the home folder"
     assert not (tmp_path / "ray_results").exists()
+
+
+@pytest.mark.requirement("TRAIN-4")
+@pytest.mark.requirement("CLUSTER-2")
+def test_two_workers_train_what_one_trains_with_twice_the_batch(drive, tmp_path):
+    status, out, err = finished(drive([{"batch_size": 32}], "--toy", workers_per_trial=2), within_s=280)
+    assert (status, out, err) == (0, "finished\n", "")
+    study = FakeStudy([{"batch_size": 32}], path=tmp_path / "events.jsonl")
+    assert study.counts() == {"complete": 1}
+    alone = list(toy_trials.run(toy_assignment(tmp_path / "alone", "t0000", {"batch_size": 64}, n_workers=1)))
+    told = [event["loss"] for event in study.events if event["kind"] == "observe"]
+    assert told == pytest.approx([report.metrics["val_loss"] for report in alone], rel=1e-5)
+    assert not list((tmp_path / "ray_train").iterdir()), "Ray Train's own files are gone"
+    assert len(list((tmp_path / "evidence" / "t0000").iterdir())) == len(LADDER)
 
 
 @pytest.mark.requirement("SEARCH-15")
