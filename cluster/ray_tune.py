@@ -15,15 +15,15 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from enum import StrEnum
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
 import ray
 from ray import tune
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from cluster.errors import ClusterError
@@ -221,9 +221,7 @@ class Placing:
         self.left(tune_id)
         return True
 
-    def worker_died(
-        self, tune_id: str, cause: str, *, in_creation: bool = False, out_of_memory: bool = False
-    ) -> None:
+    def worker_died(self, tune_id: str, cause: str, *, in_creation: bool = False, out_of_memory: bool = False) -> None:
         """Keep the trial for another start, or end it as lost where it had its share of starts.
 
         A worker that was killed because its machine ran out of memory is started once more, with half the micro-batch.
@@ -335,8 +333,8 @@ class StudyScheduler(FIFOScheduler):
     def choose_trial_to_run(self, tune_controller: Any) -> None:
         """Leave the order to Tune's queue, first come first served, which spares a walk over all trials.
 
-        Tune asks on each turn of its loop, so this is also where hanging workers are looked for, and killed: Tune itself
-        would report what they said last as a success.
+        Tune asks on each turn of its loop, so this is also where hanging workers are looked for, and killed: Tune
+        itself would report what they said last as a success.
         """
         now = time.monotonic()
         if now < self._next_look:

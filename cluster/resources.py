@@ -127,11 +127,11 @@ def _times(available: float, share: float) -> int:
 def _unschedulable(settings: ResourceSettings, nodes: Sequence[Node]) -> str:
     shapes = sorted({(node.cpus, node.gpus) for node in nodes}, reverse=True)
     shown = ", ".join(f"CPU {cpus:g} and GPU {gpus:g}" for cpus, gpus in shapes[:5]) or "none"
-    n_workers = settings.workers_per_trial
-    where = f" for {n_workers} workers" if n_workers > 1 else ""
+    workers = f" for {settings.workers_per_trial} workers" if settings.workers_per_trial > 1 else ""
     return (
         f"resources: unschedulable: a trial needs CPU {settings.cpus_per_trial:g} and GPU {settings.gpus_per_trial:g}"
-        f"{where}, the cluster's machines have at most: {shown}; lower cpus_per_trial or gpus_per_trial, or use a larger cluster"
+        f"{workers}, the cluster's machines have at most: {shown}; "
+        "lower cpus_per_trial or gpus_per_trial, or use a larger cluster"
     )
 
 

@@ -76,9 +76,9 @@ class TrialActor(Trainable):
     """A worker. Ray Tune asks it for one rung at a time and gives it the next trial by `reset_config`.
 
     The configuration holds `assignment` (JSON text), `attempt` (number of this start), and for a trial of several
-    workers `worker_share`, what Ray sets aside for each: this actor then only starts them and asks them. The result of a step holds
-    one key, `message`: JSON text, because Tune flattens nested results and has its own meaning for `trial_id` and
-    `done`. See `step` for what is in it.
+    workers `worker_share`, what Ray sets aside for each: this actor then only starts them and asks them. The result of
+    a step holds one key, `message`: JSON text, because Tune flattens nested results and has its own meaning for
+    `trial_id` and `done`. See `step` for what is in it.
     """
 
     def setup(self, config: dict[str, Any]) -> None:

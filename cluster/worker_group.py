@@ -11,6 +11,7 @@ import logging
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,8 @@ def _run_once(assignment: Assignment, share: Mapping[str, float], runner: Runner
         for queue in (reports, answers):
             queue.shutdown(force=True)
         shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # other trials may be at work there
+            folder.parent.rmdir()
 
 
 class _Group:

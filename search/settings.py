@@ -102,8 +102,8 @@ class FidelitySection(StrictModel):
     rungs_per_fold: int = Field(default=1, ge=1)
     """Reports per fold, each after an equal share of its epochs."""
     scale: Literal["tiny", "small", "full"] = "full"
-    """Share of width, depth and training rows: a quarter, a half, or all (SEARCH-16). Scores of different scales are not
-    compared; what is scored is the same."""
+    """Share of width, depth and training rows: a quarter, a half, or all (SEARCH-16). Scores of different scales are
+    not compared; what is scored is the same."""
     width_frac: float | None = Field(default=None, gt=0, le=1)
     """Share of the model's width instead of the scale's."""
     depth_frac: float | None = Field(default=None, gt=0, le=1)
@@ -158,8 +158,8 @@ class ResourcesSection(StrictModel):
     max_failures: int = Field(default=3, ge=0)
     """Restarts of a trial whose worker died (CLUSTER-4)."""
     hang_minutes: float | None = Field(default=30.0, gt=0)
-    """A trial that has not finished an optimiser step for so long hangs: its worker is killed and it has failed. Building
-    the data set and scoring a fold must take less. None: wait for ever."""
+    """A trial that has not finished an optimiser step for so long hangs: its worker is killed and it has failed.
+    Building the data set and scoring a fold must take less. None: wait for ever."""
     ray_address: str = Field(default="local", min_length=1)
     """`local`: a Ray of this process's own; `auto` or an address: a running cluster."""
     engine: Literal["deepspeed", "plain"] = "deepspeed"

@@ -8,7 +8,6 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-
 NEEDS_CUDA = ("tf32", "fp16")
 """Number formats that no CPU trains in."""
 
@@ -61,7 +60,9 @@ class FamilyConfig(StrictModel):
         What only a device can tell, such as a GPU older than Ampere, is told by the trial (TRAIN-8).
         """
         if self.precision in NEEDS_CUDA and not has_gpu:
-            return f"precision: expected resources.gpus_per_trial above 0 for {self.precision}, found 0; use fp32 or bf16"
+            return (
+                f"precision: expected resources.gpus_per_trial above 0 for {self.precision}, found 0; use fp32 or bf16"
+            )
         if self.precision == "fp16" and self.zero_stage == 0 and engine == "deepspeed":
             return "zero_stage: expected 1, 2 or 3 with precision fp16 on deepspeed, found 0; set zero_stage: 1"
         return None

@@ -19,9 +19,7 @@ from search.trial import TrialState
 
 
 def placing(study, tmp_path, *, max_concurrent=2, max_failures=1, watch=None):
-    return Placing(
-        study, assignments(tmp_path), max_concurrent=max_concurrent, max_failures=max_failures, watch=watch
-    )
+    return Placing(study, assignments(tmp_path), max_concurrent=max_concurrent, max_failures=max_failures, watch=watch)
 
 
 def report(given, rung, loss=0.1):

@@ -75,8 +75,8 @@ def test_the_display_moves_with_the_steps_and_tells_losses_and_speed():
     console = Console(force_terminal=True, width=120, file=StringIO())
     given = _parser().parse_args([])
     trial = Assignment(
-        trial_id="final", family="mlp", config={"lookback": 4}, data={}, folds={}, reach={}, ladder=((0, 1.0), (1, 1.0)),
-        seed=0, run_dir=str(given.out),
+        trial_id="final", family="mlp", config={"lookback": 4}, data={}, folds={}, reach={},
+        ladder=((0, 1.0), (1, 1.0)), seed=0, run_dir=str(given.out),
     )  # fmt: skip
     with TrainingDisplay(console, trial) as display:
         for step in (1, 2):
@@ -84,9 +84,7 @@ def test_the_display_moves_with_the_steps_and_tells_losses_and_speed():
                 StepReport(fold=0, step=step, n_steps=9, loss=0.5, gradient_norm=1.0, learning_rate=0.1, n_rows=8)
             )
         display._progress.refresh()
-        display.reported(
-            RungReport(rung=0, fold=0, share=1.0, metrics={"val_loss": 0.25}, n_scored=3, seconds=1.5)
-        )
+        display.reported(RungReport(rung=0, fold=0, share=1.0, metrics={"val_loss": 0.25}, n_scored=3, seconds=1.5))
     shown = console.file.getvalue()
     assert "fold 1 of 2" in shown
     assert "2/9" in shown

@@ -104,7 +104,9 @@ class StepPlan:
         if epoch != self._epoch:
             self._epoch = epoch
             self._order = self._permuted(np.random.default_rng((self._seed, epoch)))
-        runs = np.array_split(np.array_split(self._order, self.steps_per_epoch)[place], self.n_micro_batches * self._workers.size)
+        runs = np.array_split(
+            np.array_split(self._order, self.steps_per_epoch)[place], self.n_micro_batches * self._workers.size
+        )
         return [run.reshape(-1) for run in runs]
 
     def _permuted(self, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -83,7 +83,7 @@ class Family(Protocol):
         ...
 
     def head_losses(self, config: Any, outputs: Any, batch: Batch) -> Mapping[str, Tensor]:
-        """Return the mean loss of each output on a micro-batch, scalars, for the curves; nothing unless it says more."""
+        """Return the mean loss of each output on a micro-batch, scalars, for the curves; none unless it says so."""
         return {}
 
 

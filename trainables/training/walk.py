@@ -318,9 +318,7 @@ def _metadata(walk: _Walk, report: RungReport) -> dict[str, str]:
     }
 
 
-def _save_results(
-    walk: _Walk, training: FoldTraining, judge: nn.Module, completed: tuple[RungReport, ...]
-) -> None:
+def _save_results(walk: _Walk, training: FoldTraining, judge: nn.Module, completed: tuple[RungReport, ...]) -> None:
     given = walk.assignment
     about = {
         "trial_id": given.trial_id,

@@ -11,7 +11,6 @@ from pydantic import ValidationError
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainables.condor import sizes
-from trainables.fidelity import SCALES
 from trainables.condor.config import (
     FEATURE_GROUPS,
     HORIZON_SESSIONS,
@@ -22,6 +21,7 @@ from trainables.condor.config import (
 )
 from trainables.condor.model import CondorModel
 from trainables.features.schemas import SCHEMAS
+from trainables.fidelity import SCALES
 
 TINY = {
     "d_model": 16,

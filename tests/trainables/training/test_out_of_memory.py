@@ -70,7 +70,9 @@ def test_what_did_not_fit_in_a_later_fold_goes_on_from_the_checkpoint_and_stays_
 
 
 @pytest.mark.requirement("SEARCH-9")
-@pytest.mark.parametrize("error", [None, MemoryError("no more"), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+@pytest.mark.parametrize(
+    "error", [None, MemoryError("no more"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
 def test_the_second_time_it_is_over(tmp_path, memory, error):
     sizes = memory(most=7, error=error)
     with pytest.raises((torch.OutOfMemoryError, MemoryError, RuntimeError)) as caught:
@@ -100,7 +102,9 @@ def test_torch_itself_is_understood():
 
 
 @pytest.mark.requirement("TRAIN-4")
-@pytest.mark.parametrize(("n", "batch", "accum", "split", "size"), [(100, 8, 2, 1, 2), (97, 6, 2, 2, 1), (9, 3, 1, 2, 2), (5, 1, 4, 1, 1)])
+@pytest.mark.parametrize(
+    ("n", "batch", "accum", "split", "size"), [(100, 8, 2, 1, 2), (97, 6, 2, 2, 1), (9, 3, 1, 2, 2), (5, 1, 4, 1, 1)]
+)
 def test_weights_make_the_mean_over_parts_and_processes_the_mean_over_rows(n, batch, accum, split, size):
     rows, values = np.arange(n), np.random.default_rng(0).standard_normal(n)
     whole = StepPlan(rows, batch_size=batch * size, accum_steps=accum, epochs=1, seed=3)
