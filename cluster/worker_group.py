@@ -52,7 +52,7 @@ def run_on_workers(assignment: Assignment, share: Mapping[str, float], runner: R
         given = replace(assignment, options={**assignment.options, "split": split}) if split > 1 else assignment
         try:
             for report in _run_once(given, share, runner):
-                if report.rung > heard or heard < 0:
+                if report.rung > heard:
                     heard = report.rung
                     yield report
             return

@@ -405,6 +405,7 @@ def _plan_file(setup: Setup, run_dir: Path, study: Study, dataset: Dataset) -> d
         },
         "optimizer": spec.search.optimizer,
         "stopping": spec.search.stopping.rule,
+        "scale": spec.fidelity.scale,
         "n_trials": spec.budget.trials,
         "data": setup.data.source,
         "experiment": spec.tracking.experiment,

@@ -317,8 +317,8 @@ def differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[str
     found: list[str] = []
     for section in IDENTITY:
         _compare(section, saved.get(section), given.get(section), found)
-    workers = [content.get("resources", {}).get("workers_per_trial", 1) for content in (saved, given)]
-    _compare("resources.workers_per_trial", *workers, found)  # the effective batch grows with them
+    before, now = (content.get("resources", {}).get("workers_per_trial", 1) for content in (saved, given))
+    _compare("resources.workers_per_trial", before, now, found)  # the effective batch grows with them
     return tuple(found)
 
 
