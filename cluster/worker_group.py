@@ -109,9 +109,12 @@ class _Group:
         """Raise what a worker raised; of several errors one that is out of memory, else that of the first worker."""
         if self._error is None:
             return
-        failures = dict(sorted(getattr(self._error, "worker_failures", {}).items()))
-        errors = [getattr(error, "_base_exc", error) for error in failures.values()]
-        raise next(filter(is_out_of_memory, errors), errors[0] if errors else self._error)
+        failures: dict[int, Exception] = getattr(self._error, "worker_failures", {})
+        errors: list[Exception] = [getattr(failures[rank], "_base_exc", failures[rank]) for rank in sorted(failures)]
+        for error in errors:
+            if is_out_of_memory(error):
+                raise error
+        raise errors[0] if errors else self._error
 
     def _fit(self, trainer: TorchTrainer) -> None:
         try:
