@@ -1,5 +1,6 @@
 """Trials of the toy family that workers find by name, for searches whose trials have several workers."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from fake_study import LADDER
@@ -17,7 +18,8 @@ def run(assignment):
     """Run the shared walk on the toy family, which the catalogue does not know."""
     catalogue.CONFIGS["toy"] = "tests.trainables.training.toy:ToyConfig"
     catalogue.FAMILIES["toy"] = "tests.trainables.training.toy:FAMILY"
-    return run_trial(assignment)
+    options = {name: value for name, value in assignment.options.items() if name != "runner"}
+    return run_trial(replace(assignment, options=options))
 
 
 def toy_assignment(folder: Path, trial_id: str, config: dict, *, n_workers: int, **options) -> Assignment:
