@@ -23,7 +23,7 @@ from trainables import catalogue
 from trainables.config import StrictModel
 from trainables.data.config import DataConfig, FoldsConfig
 from trainables.errors import DataError
-from trainables.protocol import Assignment, RungReport, TrialDiverged
+from trainables.protocol import Assignment, RungReport, TrialDiverged, is_out_of_memory
 
 TRIAL_ID = "final"
 """Names the files of the trained configuration below the output folder."""
@@ -79,6 +79,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (InputError, DataError, ImportError, OSError, ValueError, TrialDiverged) as error:
         problems.print(f"{_one_line(error)}", style="red", markup=False, highlight=False)
         return _exit_code(error)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        text = f"out of memory, with half the micro-batch too: {_one_line(error).partition(chr(10))[0]}; lower --batch-size"
+        problems.print(text, style="red", markup=False, highlight=False)
+        return 1
     console.print(_summary(reports, wanted.family))
     print(given.out)
     return 0

@@ -86,7 +86,7 @@ def test_the_display_moves_with_the_steps_and_tells_losses_and_speed():
         display._progress.refresh()
         display.reported(RungReport(rung=0, fold=0, share=1.0, metrics={"val_loss": 0.25}, n_scored=3, seconds=1.5))
     shown = console.file.getvalue()
-    assert "fold 1 of 2" in shown
+    assert "fold 0 of 0-1" in shown
     assert "2/9" in shown
     assert "loss 0.5" in shown
     assert "tokens/s" in shown

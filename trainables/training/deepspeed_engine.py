@@ -46,6 +46,10 @@ from trainables.training.family import Batch
 from trainables.training.outputs import as_float32
 from trainables.training.workers import ALONE, Workers, mean_over_workers
 
+DEEPSPEED_BUCKET = 500_000_000
+"""DeepSpeed's own size of ZeRO's buffers, in numbers; larger ones would be rarer exchanges of large models."""
+BUCKET_MULTIPLE = 1_000
+"""They must be even."""
 QUIET = 40
 """Level of DeepSpeed's own logger: it announces every engine, and every skipped step, which the loop counts itself."""
 
@@ -67,7 +71,7 @@ def ds_config(config: FamilyConfig, *, world_size: int = 1, split: int = 1) -> d
         "train_micro_batch_size_per_gpu": micro_batch,
         "gradient_accumulation_steps": n_micro_batches,
         "gradient_clipping": config.grad_clip,
-        "zero_optimization": {"stage": config.zero_stage},
+        "zero_optimization": {"stage": config.zero_stage, **_buckets(config)},
         "zero_allow_untested_optimizer": True,
     }
     if config.precision == "bf16" and config.zero_stage == 0:
@@ -79,6 +83,17 @@ def ds_config(config: FamilyConfig, *, world_size: int = 1, split: int = 1) -> d
     elif config.precision == "fp16":
         settings["fp16"] = {"enabled": True}
     return settings
+
+
+def _buckets(config: FamilyConfig) -> dict[str, int]:
+    """Return the sizes of ZeRO's buffers, in numbers: hardly more than the model has.
+
+    DeepSpeed would allocate half a billion of them for every bucket of every process: 2 GB beside a model of a megabyte.
+    """
+    if config.zero_stage == 0:
+        return {}
+    size = min(DEEPSPEED_BUCKET, math.ceil(config.n_parameters() / BUCKET_MULTIPLE) * BUCKET_MULTIPLE)
+    return {"reduce_bucket_size": size, "allgather_bucket_size": size}
 
 
 def join_process_group(device: torch.device) -> None:

@@ -20,7 +20,7 @@ class TrainingDisplay:
 
     def __init__(self, console: Console, assignment: Assignment) -> None:
         self._console = console
-        self._n_folds = len({fold for fold, _ in assignment.ladder})
+        self._last_fold = max(fold for fold, _ in assignment.ladder)
         self._lookback = assignment.config["lookback"]
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -47,7 +47,7 @@ class TrainingDisplay:
         self._recent.append((time.perf_counter(), step.loss, step.n_rows))
         self._progress.update(
             self._task,
-            description=f"fold {step.fold + 1} of {self._n_folds}",
+            description=f"fold {step.fold} of 0-{self._last_fold}",
             completed=step.step,
             total=step.n_steps,
             told=f"loss {self._loss():.4g}{self._speed()}",
