@@ -48,7 +48,8 @@ def compare(run_a: RunFolder, run_b: RunFolder) -> Comparison:
     """Compare two runs.
 
     Raises:
-        ValueError: The families or the scales differ, a run has no usable evidence, or fewer than 40 timestamps are common.
+        ValueError: The families or the scales differ, a run has no usable evidence, or fewer than 40 timestamps are
+            common.
     """
     if run_a.plan.family != run_b.plan.family:
         raise ValueError(

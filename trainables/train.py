@@ -82,7 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        text = f"out of memory, with half the micro-batch too: {_one_line(error).partition(chr(10))[0]}; lower --batch-size"
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        text = f"out of memory, with half the micro-batch too: {reason}; lower --batch-size"
         problems.print(text, style="red", markup=False, highlight=False)
         return 1
     console.print(_summary(reports, wanted.family))

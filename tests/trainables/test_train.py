@@ -140,6 +140,20 @@ def test_a_missing_file_and_an_unwritable_folder_have_their_codes(tmp_path, caps
     assert "out" in capsys.readouterr().err
 
 
+def test_what_does_not_fit_ends_with_one_line(tmp_path, capsys, monkeypatch):
+    def walk(assignment, on_step):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB\nmore about it")
+        yield
+
+    monkeypatch.setattr("trainables.training.walk.run_trial", walk)
+    assert run(write(tmp_path)) == 1
+    error = " ".join(capsys.readouterr().err.split())
+    assert error == (
+        "out of memory, with half the micro-batch too: CUDA out of memory. Tried to allocate 2.00 GiB; "
+        "lower --batch-size"
+    )
+
+
 @pytest.mark.requirement("TRAIN-17")
 def test_it_trains_without_ray_optuna_mlflow_and_deepspeed(tmp_path):
     script = f"""

@@ -88,7 +88,7 @@ def ds_config(config: FamilyConfig, *, world_size: int = 1, split: int = 1) -> d
 def _buckets(config: FamilyConfig) -> dict[str, int]:
     """Return the sizes of ZeRO's buffers, in numbers: hardly more than the model has.
 
-    DeepSpeed would allocate half a billion of them for every bucket of every process: 2 GB beside a model of a megabyte.
+    DeepSpeed would allocate half a billion of them for every bucket of every process: 2 GB beside a small model.
     """
     if config.zero_stage == 0:
         return {}
