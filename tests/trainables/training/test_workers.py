@@ -13,7 +13,6 @@ import torch
 
 from cluster.worker import encode_assignment
 from tests.trainables.training.test_walk import _toy_family, assignment, weights  # noqa: F401 - a fixture
-from trainables.protocol import TrialDiverged
 from trainables.training.walk import run_trial
 from trainables.training.workers import ALONE, Workers, gather_states, join_workers, own_state
 
@@ -91,8 +90,3 @@ def test_what_two_processes_trained_is_no_checkpoint_of_one(tmp_path, monkeypatc
     monkeypatch.setattr("trainables.training.walk.join_workers", lambda n: ALONE)
     with pytest.raises(ValueError, match="n_workers: 1 there, 2 here"):
         next(run_trial(assignment(tmp_path, n_workers=2)))
-
-
-def test_divergence_is_still_told(tmp_path):
-    with pytest.raises(TrialDiverged):
-        list(run_trial(assignment(tmp_path, config={"poison_loss": True}, options={"stability_min_steps": 5})))
