@@ -19,6 +19,7 @@ from toy_trials import toy_assignment
 
 from search.study import Study
 from search.trial import Decision, Observation, TrialState
+from trainables import catalogue
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -139,7 +140,9 @@ def test_every_way_to_end_is_told_apart_and_a_killed_worker_costs_no_trial(drive
 
 @pytest.mark.requirement("TRAIN-4")
 @pytest.mark.requirement("CLUSTER-2")
-def test_two_workers_train_what_one_trains_with_twice_the_batch(drive, tmp_path):
+def test_two_workers_train_what_one_trains_with_twice_the_batch(drive, tmp_path, monkeypatch):
+    for table in (catalogue.CONFIGS, catalogue.FAMILIES):
+        monkeypatch.setitem(table, "toy", "")  # what `toy_trials.run` registers is gone after the test
     status, out, err = finished(drive([{"batch_size": 32}], "--toy", workers_per_trial=2), within_s=280)
     assert (status, out, err) == (0, "finished\n", "")
     study = FakeStudy([{"batch_size": 32}], path=tmp_path / "events.jsonl")
