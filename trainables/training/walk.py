@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from trainables import catalogue
-from trainables.data.config import DataConfig, FoldsConfig
+from trainables.data.config import DataConfig, FinalFolds, FoldsConfig
 from trainables.data.dataset import Dataset
 from trainables.data.folds import FoldPlan, FoldRows, fold_rows, plan_folds
 from trainables.data.loader import load_times
@@ -180,7 +180,8 @@ def _prepare(assignment: Assignment, on_step: OnStep | None) -> _Walk:
     fidelity: Fidelity = _validated(Fidelity, assignment.fidelity)
     config = _validated(catalogue.config_class(assignment.family), assignment.config)
     config = config.at_fidelity(width_frac=fidelity.width_frac, depth_frac=fidelity.depth_frac)
-    data, folds = _validated(DataConfig, assignment.data), _validated(FoldsConfig, assignment.folds)
+    data = _validated(DataConfig, assignment.data)
+    folds = _validated(FinalFolds if "opening" in assignment.folds else FoldsConfig, assignment.folds)
     options = _validated(RunOptions, assignment.options)
     device = _device(options, workers)
     check_precision(config.precision, device)
