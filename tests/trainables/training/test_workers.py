@@ -37,7 +37,7 @@ def run_together(folder, jobs, size=2):
         for rank in range(size)
     ]  # fmt: skip
     try:
-        ended = [process.communicate(timeout=280) for process in processes]
+        ended = [process.communicate(timeout=550) for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -52,6 +52,7 @@ def same_trial(folder, engine, stage, **changes):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.requirement("TRAIN-4")
 @pytest.mark.requirement("TRAIN-15")
 def test_two_processes_equal_one_with_twice_the_batch_and_go_on_from_their_checkpoint(tmp_path):
