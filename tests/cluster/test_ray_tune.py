@@ -138,7 +138,7 @@ def test_every_way_to_end_is_told_apart_and_a_killed_worker_costs_no_trial(drive
     assert not (tmp_path / "ray_results").exists()
 
 
-@pytest.mark.timeout(600)  # Ray Train starts eight processes, which takes minutes on a machine at forty times its load
+@pytest.mark.timeout(600)  # Ray Train starts eight processes: minutes on a busy machine
 @pytest.mark.requirement("TRAIN-4")
 @pytest.mark.requirement("CLUSTER-2")
 def test_two_workers_train_what_one_trains_with_twice_the_batch(drive, tmp_path, monkeypatch):
