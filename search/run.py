@@ -172,6 +172,7 @@ def _set_up(chosen: argparse.Namespace) -> Setup:
     problems, warnings = check_space(
         spec.space(), family, spec.search.enqueue, document,
         optimizer=spec.search.optimizer, trials=spec.budget.trials, allow_partial=spec.search.allow_partial,
+        machine=_machine(spec),
     )  # fmt: skip
     if problems:
         raise SpaceError(problems)
@@ -310,7 +311,7 @@ def _open_study(setup: Setup, run_dir: Path, dataset: Dataset, is_resumed: bool)
     make = Study.resume if is_resumed else Study.create
 
     def infeasible(config: Config) -> str | None:
-        return infeasible_reason(config, setup.config_class)
+        return infeasible_reason(config, setup.config_class, _machine(spec))
 
     return make(run_dir / "journal.sqlite", header=header, infeasible=infeasible, **charter)
 
@@ -358,6 +359,19 @@ def _run(setup: Setup, run_dir: Path, study: Study) -> str:
         )
 
 
+def _machine(spec: SpaceFile) -> dict[str, Any]:
+    """Return what a config must be able to run on: the arguments of `FamilyConfig.cannot_run`."""
+    return {"has_gpu": spec.resources.gpus_per_trial > 0, "engine": spec.resources.engine}
+
+
+def _fidelity(spec: SpaceFile) -> dict[str, Any]:
+    """Return the scale at which every trial of the search is trained (SEARCH-16)."""
+    from trainables.fidelity import SCALES
+
+    own = spec.fidelity.model_dump(include={"width_frac", "depth_frac", "data_frac"}, exclude_none=True)
+    return {**SCALES[spec.fidelity.scale].model_dump(), **own}
+
+
 def _full_config(setup: Setup, config: Config) -> Any:
     """Return the family's config: what the space leaves out takes its default."""
     return setup.config_class.model_validate_json(json.dumps(dict(config)))
@@ -378,6 +392,8 @@ def _assignment(setup: Setup, run_dir: Path, trial: Trial) -> Assignment:
         seed=trial.seed,
         run_dir=str(run_dir.resolve()),
         options={"engine": spec.resources.engine, "threads": spec.resources.threads},
+        n_workers=spec.resources.workers_per_trial,
+        fidelity=_fidelity(spec),
     )
 
 
@@ -410,6 +426,7 @@ def _plan_file(setup: Setup, run_dir: Path, study: Study, dataset: Dataset) -> d
         },
         "optimizer": spec.search.optimizer,
         "stopping": spec.search.stopping.rule,
+        "scale": spec.fidelity.scale,
         "n_trials": spec.budget.trials,
         "data": setup.data.source,
         "experiment": spec.tracking.experiment,
@@ -507,10 +524,11 @@ def _write_best(setup: Setup, run_dir: Path, trial: Trial) -> None:
     from search.yaml_writer import write_yaml
 
     assignment = _assignment(setup, run_dir, trial)
+    accum_steps = assignment.config["accum_steps"] * assignment.n_workers  # one process, the same effective batch
     text = write_yaml(
         {
             "family": assignment.family,
-            "config": dict(assignment.config),
+            "config": {**assignment.config, "accum_steps": accum_steps},
             "data": dict(assignment.data),
             "folds": dict(assignment.folds),
             "seed": assignment.seed,

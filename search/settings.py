@@ -134,10 +134,19 @@ class SearchSection(StrictModel):
 
 
 class FidelitySection(StrictModel):
-    """How finely a trial reports."""
+    """How finely a trial reports, and how much of the real thing it trains."""
 
     rungs_per_fold: int = Field(default=1, ge=1)
     """Reports per fold, each after an equal share of its epochs."""
+    scale: Literal["tiny", "small", "full"] = "full"
+    """Share of width, depth and training rows: a quarter, a half, or all (SEARCH-16). Scores of different scales are
+    not compared; what is scored is the same."""
+    width_frac: float | None = Field(default=None, gt=0, le=1)
+    """Share of the model's width instead of the scale's."""
+    depth_frac: float | None = Field(default=None, gt=0, le=1)
+    """Share of the model's layers instead of the scale's."""
+    data_frac: float | None = Field(default=None, gt=0, le=1)
+    """Share of a fold's training rows, the last ones, instead of the scale's."""
 
 
 class Objective(StrictModel):
@@ -177,13 +186,19 @@ class ResourcesSection(StrictModel):
     """What a trial gets of the machine or the cluster (CLUSTER-2)."""
 
     cpus_per_trial: float = Field(default=1.0, gt=0)
-    """CPU share that Ray sets aside for a trial."""
+    """CPU share that Ray sets aside for a trial, all its workers together."""
     gpus_per_trial: float = Field(default=0.0, ge=0)
-    """GPU share that Ray sets aside for a trial."""
+    """GPU share that Ray sets aside for a trial, all its workers together."""
+    workers_per_trial: int = Field(default=1, ge=1, le=1024)
+    """Processes that train a trial together under Ray Train. The effective batch is that many times as large (TRAIN-4).
+    One worker is the actor itself and starts in a tenth of the time."""
     max_concurrent: int | None = Field(default=None, ge=1)
     """Trials at a time; none: as many as fit."""
     max_failures: int = Field(default=3, ge=0)
     """Restarts of a trial whose worker died (CLUSTER-4)."""
+    hang_minutes: float | None = Field(default=30.0, gt=0)
+    """A trial that has not finished an optimiser step for so long hangs: its worker is killed and it has failed.
+    Building the data set and scoring a fold must take less. None: wait for ever."""
     ray_address: str = Field(default="local", min_length=1)
     """`local`: a Ray of this process's own; `auto` or an address: a running cluster."""
     engine: Literal["deepspeed", "plain"] = "deepspeed"
@@ -197,7 +212,8 @@ class ResourcesSection(StrictModel):
         Args:
             largest_node: Resource name of Ray (`CPU`, `GPU`) -> the most that one node has of it.
         """
-        wanted = {"CPU": self.cpus_per_trial, "GPU": self.gpus_per_trial}
+        n_workers = self.workers_per_trial
+        wanted = {"CPU": self.cpus_per_trial / n_workers, "GPU": self.gpus_per_trial / n_workers}
         for name, need in wanted.items():
             most = largest_node.get(name, 0.0)
             if need > most:
@@ -368,6 +384,8 @@ def differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[str
     found: list[str] = []
     for section in IDENTITY:
         _compare(section, saved.get(section), given.get(section), found)
+    before, now = (content.get("resources", {}).get("workers_per_trial", 1) for content in (saved, given))
+    _compare("resources.workers_per_trial", before, now, found)  # the effective batch grows with them
     return tuple(found)
 
 

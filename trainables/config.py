@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
     from trainables.data.config import DataConfig
+
+NEEDS_CUDA = ("tf32", "fp16")
+"""Number formats that no CPU trains in."""
 
 
 class StrictModel(BaseModel):
@@ -68,6 +71,19 @@ class FamilyConfig(StrictModel):
         """How price columns are scaled where it is not as the others are (DATA-11)."""
         return None
 
+    def cannot_run(self, *, has_gpu: bool, engine: str) -> str | None:
+        """Say in one line why a trial with this config could not begin with these resources; None where it could.
+
+        What only a device can tell, such as a GPU older than Ampere, is told by the trial (TRAIN-8).
+        """
+        if self.precision in NEEDS_CUDA and not has_gpu:
+            return (
+                f"precision: expected resources.gpus_per_trial above 0 for {self.precision}, found 0; use fp32 or bf16"
+            )
+        if self.precision == "fp16" and self.zero_stage == 0 and engine == "deepspeed":
+            return "zero_stage: expected 1, 2 or 3 with precision fp16 on deepspeed, found 0; set zero_stage: 1"
+        return None
+
     @property
     def consecutive_rows(self) -> int:
         """Training rows that must stay together and in time order in a micro-batch."""
@@ -97,6 +113,10 @@ class FamilyConfig(StrictModel):
     def has_curvature(self) -> bool:
         """Whether second derivatives of the loss can be afforded (ANALYSIS-6)."""
         return True
+
+    def at_fidelity(self, *, width_frac: float, depth_frac: float) -> Self:
+        """Return the config with a share of its width and depth (SEARCH-16); one that has neither stays as it is."""
+        return self
 
     @abstractmethod
     def n_parameters(self) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 
@@ -39,6 +40,9 @@ class Assignment:
         seed: Seed of the trial.
         run_dir: Run folder; `evidence/`, `checkpoints/` and `store/` lie below it.
         options: How to run, not what: `engine` (`deepspeed` or `plain`), `device`, `threads`.
+        n_workers: Processes that train the trial together; each has micro-batches of its own, so the effective batch
+            grows with them (TRAIN-4).
+        fidelity: Share of width, depth and data that is trained (`trainables.fidelity.Fidelity`); empty: all of it.
     """
 
     trial_id: str
@@ -51,6 +55,8 @@ class Assignment:
     seed: int
     run_dir: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    n_workers: int = 1
+    fidelity: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +83,24 @@ class RungReport:
     n_scored: int
     seconds: float
     blocks: tuple[float, ...] = ()
+
+
+def heartbeat_file(run_dir: str, trial_id: str) -> Path:
+    """Return the file whose content changes while a trial makes progress."""
+    return Path(run_dir) / "checkpoints" / trial_id / "heartbeat.json"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error means that something did not fit into memory.
+
+    Torch's class is known by its name: the caller may not have torch, and drivers and allocators raise plain errors.
+    """
+    named = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
+    text = str(error).lower()
+    return named or isinstance(error, MemoryError) or any(words in text for words in _OUT_OF_MEMORY_WORDS)
+
+
+_OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory")
 
 
 class RunTrial(Protocol):

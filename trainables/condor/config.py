@@ -7,6 +7,7 @@ because low-fidelity profiles shrink a model below all of them. A field that a s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
@@ -293,6 +294,18 @@ class CondorConfig(FamilyConfig):
         if self.vga_layers == "documented":
             return (7, 15, 23)
         return tuple(k * self.n_layers // 4 - 1 for k in (1, 2, 3))
+
+    def at_fidelity(self, *, width_frac: float, depth_frac: float) -> CondorConfig:
+        """Return the config with a share of `d_model` and `n_layers`, as near as heads and attention allow."""
+        inner = 1 if self.block == "documented" else self.expand
+        unit = self.headdim // math.gcd(self.headdim, inner) if self.ssm_variant == "mamba2" else 1
+        fewest = 1
+        if self.vol_gated_attn:
+            unit = math.lcm(unit, self.vga_heads)
+            fewest = max(4, self.attention_layers()[-1] + 1) if self.vga_layers == "documented" else 4
+        width = max(unit, round(width_frac * self.d_model / unit) * unit)
+        depth = max(fewest, round(depth_frac * self.n_layers))
+        return self.model_validate({**self.model_dump(), "d_model": width, "n_layers": min(depth, self.n_layers)})
 
     def n_parameters(self) -> int:
         """Number of trainable parameters, computed without building the model."""

@@ -25,6 +25,9 @@ REFERENCE = CondorConfig()
 EXTRA_TARGETS = ("regime_now", "sigma_atm", "move")
 """Target columns that are no labels of an output: the regime of the row, and what a condor's profit depends on."""
 
+DOCUMENTED_NAMES = {"target_dte": "dte", "win_probability": "pop", "max_loss_frac": "mdd"}
+"""Short names that the source's curves use for outputs of the policy."""
+
 ROI, RISK, CONFIDENCE = 5, 6, 7
 """Places in the policy (CONDOR-13)."""
 
@@ -127,6 +130,23 @@ def combine_base(config: CondorConfig, error_B8: Tensor, cross_entropy_B: Tensor
         weights[CONFIDENCE - 4] = 0.0
     weighted_B = (risk_B4 * risk_B4.new_tensor(weights)).sum(-1)
     return config.lambda_stk / 2 * strikes_B + config.lambda_reg * cross_entropy_B + weighted_B
+
+
+def head_losses(config: CondorConfig, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
+    """Return the mean loss of each output, without weights: eight of the policy, regime and forecast (TRAIN-12).
+
+    The probability of a win is called `pop` and the largest loss `mdd`, as in the document.
+    """
+    error_B8 = policy_errors(config, outputs["policy"], targets.policy)
+    strikes_B4 = huber(error_B8[:, :4], config.huber_delta)
+    risk_B4 = error_B8[:, 4:].square() if config.risk_loss == "mse" else huber(error_B8[:, 4:], config.huber_delta)
+    names = [DOCUMENTED_NAMES.get(name, name) for name, _, _ in POLICY_RANGES]
+    policy = torch.cat([strikes_B4, risk_B4], dim=1).mean(0)
+    return {
+        **dict(zip(names, policy, strict=True)),
+        "regime": regime_loss(outputs["regime_logits"], targets.regime).mean(),
+        "forecast": forecast_loss(config, outputs, targets.returns).mean(),
+    }
 
 
 def policy_errors(config: CondorConfig, policy_B8: Tensor, target_B8: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from trainables.condor.losses import (
     EXTRA_TARGETS,
     Targets,
     gaussian_crps,
+    head_losses,
     policy_errors,
     reference_loss,
     regime_accuracy,
@@ -113,6 +114,9 @@ class CondorFamily(Family):
 
     def reference_loss(self, config: CondorConfig, outputs: Outputs, batch: Batch) -> Tensor:
         return reference_loss(outputs, Targets.split(config, batch.targets))
+
+    def head_losses(self, config: CondorConfig, outputs: Outputs, batch: Batch) -> Mapping[str, Tensor]:
+        return head_losses(config, outputs, Targets.split(config, batch.targets))
 
     def score(self, config: CondorConfig, outputs: Outputs, targets: Tensor) -> Score:
         """Score every row; see `Score`.

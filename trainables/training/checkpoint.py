@@ -45,6 +45,7 @@ class Checkpoint:
         stability: Counts of the fold, see `Stability.to_json`.
         stopping: Counts of early stopping, see `EarlyStopping.to_json`; empty without it.
         best: The weights that it goes back to; empty without it, and where the fold is complete.
+        split: Parts that a micro-batch came in, see `RunOptions.split`: what did not fit once is not tried again.
     """
 
     report: RungReport
@@ -55,6 +56,7 @@ class Checkpoint:
     stability: Mapping[str, Any] = field(default_factory=dict)
     stopping: Mapping[str, Any] = field(default_factory=dict)
     best: Mapping[str, Tensor] = field(default_factory=dict)
+    split: int = 1
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint, identity: Mapping[str, Any], *, keep: int = 2) -> Path:
@@ -77,6 +79,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, identity: Mapping[str
         "updates": checkpoint.engine.updates,
         "stability": dict(checkpoint.stability),
         "stopping": dict(checkpoint.stopping),
+        "split": checkpoint.split,
     }
     contents = {
         TENSORS: safetensors.torch.save(_flatten(checkpoint)),
@@ -170,6 +173,7 @@ def _parse(place: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Checkpoin
         stability=place["stability"],
         stopping=place.get("stopping", {}),
         best=best,
+        split=place["split"],
     )
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from trainables.config import FamilyConfig
 from trainables.training.family import Batch
+from trainables.training.workers import ALONE, Workers
 
 EngineName = Literal["auto", "deepspeed", "plain"]
 LossFunction = Callable[[Any, Batch], Tensor]
@@ -59,8 +60,16 @@ class EngineState:
 class Engine(Protocol):
     """Trains one model for one fold. Owns the model from its construction to `close`."""
 
-    def train_step(self, micro_batches: Sequence[Batch], learning_rate: float) -> Step:
-        """Accumulate the gradient of the mean loss over all rows of `micro_batches`, clip it, update (TRAIN-6)."""
+    def train_step(
+        self, micro_batches: Sequence[Batch], learning_rate: float, weights: Sequence[float] | None = None
+    ) -> Step:
+        """Accumulate the gradient of the mean loss over the rows of all processes, clip it, update (TRAIN-6).
+
+        Args:
+            micro_batches: Those of this process.
+            learning_rate: Of this step.
+            weights: See `StepRows.weights`; none: every row of `micro_batches` counts alike.
+        """
         ...
 
     def weights(self) -> dict[str, Tensor]:
@@ -81,7 +90,14 @@ class Engine(Protocol):
 
 
 def open_engine(
-    name: EngineName, model: nn.Module, loss: LossFunction, config: FamilyConfig, device: torch.device
+    name: EngineName,
+    model: nn.Module,
+    loss: LossFunction,
+    config: FamilyConfig,
+    device: torch.device,
+    *,
+    split: int = 1,
+    workers: Workers = ALONE,
 ) -> Engine:
     """Wrap a model in the engine of that name; `auto` is DeepSpeed where it is installed (TRAIN-16, TRAIN-17).
 
@@ -91,6 +107,8 @@ def open_engine(
         loss: Outputs and micro-batch -> scalar mean loss.
         config: The trial's config; fields of `FamilyConfig` are read.
         device: Where to train.
+        split: Parts that each micro-batch of the config comes in, see `StepPlan`.
+        workers: The processes that train the model together.
 
     Raises:
         ImportError: `deepspeed` is asked for and not installed.
@@ -103,10 +121,10 @@ def open_engine(
             raise ImportError(
                 "engine: deepspeed cannot be imported; pip install deepspeed, or set engine: plain"
             ) from error
-        return DeepSpeedEngine(model, loss, config, device)
+        return DeepSpeedEngine(model, loss, config, device, split=split, workers=workers)
     from trainables.training.plain_engine import PlainEngine
 
-    return PlainEngine(model, loss, config, device)
+    return PlainEngine(model, loss, config, device, workers=workers)
 
 
 def choose_engine(name: EngineName) -> Literal["deepspeed", "plain"]:

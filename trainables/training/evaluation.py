@@ -21,12 +21,18 @@ from trainables.training.precision import autocast, twice_differentiable
 
 
 def score_rows(
-    family: Family, config: Any, model: nn.Module, windows: Windows, rows: NDArray[np.int64], device: torch.device
+    family: Family,
+    config: Any,
+    model: nn.Module,
+    windows: Windows,
+    rows: NDArray[np.int64],
+    device: torch.device,
+    batch_size: int | None = None,
 ) -> Score:
-    """Return the family's score of a model in evaluation mode on `rows`, in their order."""
+    """Return the family's score of a model in evaluation mode on `rows`, in their order, `batch_size` at a time."""
     outputs, targets = [], []
     with torch.no_grad():
-        for batch in windows.batches(rows, config.batch_size):
+        for batch in windows.batches(rows, batch_size or config.batch_size):
             with autocast(config.precision, device):
                 outputs.append(as_float32(family.forecast(config, model, batch.windows)))
             targets.append(batch.targets.cpu())

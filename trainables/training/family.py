@@ -112,5 +112,9 @@ class Family(Protocol):
         """Return what a model in evaluation mode forecasts, as outputs that `score` takes; called without gradients."""
         return model(windows)
 
+    def head_losses(self, config: Any, outputs: Any, batch: Batch) -> Mapping[str, Tensor]:
+        """Return the mean loss of each output on a micro-batch, scalars, for the curves; none unless it says so."""
+        return {}
+
 
 __all__ = ["Batch", "Family", "FamilyConfig", "Score"]

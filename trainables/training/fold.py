@@ -22,11 +22,12 @@ from trainables.training.early_stopping import EarlyStopping, hold_out
 from trainables.training.engine import open_engine
 from trainables.training.evaluation import flatness_rows, sample_rows, score_metrics, score_rows, training_metrics
 from trainables.training.family import Family, Score
-from trainables.training.loop import train_steps
+from trainables.training.loop import HeadLosses, OnStep, train_steps
 from trainables.training.options import RunOptions
 from trainables.training.randomness import derive_seed, random_state, restore_random_state, seed_all, undisturbed
 from trainables.training.schedule import effective_warmup
 from trainables.training.stability import Stability
+from trainables.training.workers import ALONE, Workers, gather_states, own_state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +52,19 @@ class FoldTraining:
         seed: int,
         options: RunOptions,
         device: torch.device,
+        workers: Workers = ALONE,
+        on_step: OnStep | None = None,
     ) -> None:
-        """Scale the rows, seed every generator from (seed, fold), and build the model (WF-5, REPRO-1)."""
+        """Scale the rows, seed every generator from (seed, fold), and build the model (WF-5, REPRO-1).
+
+        Processes that train together begin with the same weights and draw different numbers from then on.
+        """
         self.fold = fold
         self.step = 0
         rows, held_out = hold_out(config, dataset, rows)
         self.config = config = family.statistics(config, np.asarray(dataset.targets[rows.train]))
         self._family, self._config, self._options, self._device = family, config, options, device
+        self._workers, self._on_step = workers, on_step
         self.normaliser = fit_on_training_rows(config, dataset, rows)
         self._windows, first = _scaled_windows(config, dataset, rows, held_out, self.normaliser, device)
         rows = thinned_rows(rows, config)
@@ -74,13 +81,19 @@ class FoldTraining:
             epochs=config.epochs,
             seed=fold_seed,
             run_length=config.consecutive_rows,
+            split=options.split,
+            workers=workers,
         )
         self._limit_warmup(family.warmup_rows(config, dataset, rows.train), first, fold_seed)
         seed_all(fold_seed)
         self._judge = family.build_model(config, dataset.feature_names).to(device).eval()
         seed_all(fold_seed)
         model = family.build_model(config, dataset.feature_names)
-        self._engine = open_engine(options.engine, model, partial(family.loss, config), config, device)
+        self._heads = HeadLosses(family, config) if options.curves else None
+        loss = self._heads or partial(family.loss, config)
+        self._engine = open_engine(options.engine, model, loss, config, device, split=options.split, workers=workers)
+        if not workers.is_first:
+            seed_all(derive_seed(fold_seed, workers.rank))
         self._stability = Stability()
 
     def _limit_warmup(self, rows: NDArray[np.int64] | None, first: int, seed: int) -> None:
@@ -94,6 +107,8 @@ class FoldTraining:
             accum_steps=self._config.accum_steps,
             epochs=1,
             seed=derive_seed(seed, 1),
+            split=self._options.split,
+            workers=self._workers,
         )
         self.plan.begin_with(easy, n_steps)
 
@@ -130,13 +145,17 @@ class FoldTraining:
             stability=self._stability,
             fold=self.fold,
             limits=self._options,
+            on_step=self._on_step,
+            heads=self._heads,
         )
 
     def _held_out_loss(self) -> float:
         """Return the mean reference loss of the held-out rows with the present weights."""
         self._judge.load_state_dict(self._engine.weights())
         with undisturbed(self._device):
-            score = score_rows(self._family, self._config, self._judge, self._windows, self._held_out, self._device)
+            score = score_rows(
+                self._family, self._config, self._judge, self._windows, self._held_out, self._device, self._batch_size
+            )
         return float(np.mean(score.loss, dtype=np.float64))
 
     def assess(self) -> Assessment:
@@ -149,7 +168,9 @@ class FoldTraining:
         """
         judge = self.judge()
         with undisturbed(self._device):
-            score = score_rows(self._family, self._config, judge, self._windows, self._validation, self._device)
+            score = score_rows(
+                self._family, self._config, judge, self._windows, self._validation, self._device, self._batch_size
+            )
             metrics = score_metrics(score)
             if not np.isfinite(metrics["val_loss"]):
                 raise TrialDiverged(
@@ -166,8 +187,9 @@ class FoldTraining:
                 sample_rows(self._train, min(n_asked, self._config.measured_rows or n_asked), self.fold),
                 flatness_steps=self._options.flatness_steps if has_curvature else 0,
             )
-        stopping = {} if self._stopping is None else self._stopping.metrics()
-        return Assessment(metrics={**metrics, **curvature, **self._stability.metrics(), **stopping}, score=score)
+        telemetry = {**self._stability.metrics(), "micro_batches": float(self.plan.n_micro_batches)}
+        telemetry |= {} if self._stopping is None else self._stopping.metrics()
+        return Assessment(metrics={**metrics, **curvature, **telemetry}, score=score)
 
     def judge(self) -> nn.Module:
         """Return the evaluation model with the engine's present weights, or the best ones of early stopping so far."""
@@ -186,8 +208,9 @@ class FoldTraining:
         return {
             "step": self.step,
             "engine": engine,
-            "random": random_state(self._device),
+            "random": gather_states(self._workers, random_state(self._device)),
             "stability": self._stability.to_json(),
+            "split": self._options.split,
             "stopping": {} if stopping is None else stopping.to_json(),
             "best": {} if stopping is None else stopping.best,
         }
@@ -199,7 +222,12 @@ class FoldTraining:
         if self._stopping is not None:
             self._stopping.restore(checkpoint.stopping, checkpoint.best)
         self.step = checkpoint.step
-        restore_random_state(checkpoint.random, self._device)
+        restore_random_state(own_state(self._workers, checkpoint.random), self._device)
+
+    @property
+    def _batch_size(self) -> int:
+        """Windows that are scored at a time: as many as a micro-batch of training has."""
+        return max(1, self._config.batch_size // self._options.split)
 
     def close(self) -> None:
         self._engine.close()

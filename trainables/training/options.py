@@ -16,6 +16,8 @@ class RunOptions(StrictModel):
     """`auto`: DeepSpeed where it is installed, else the plain PyTorch loop."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto`: CUDA where there is a device, else the CPU."""
+    split: int = Field(default=1, ge=1)
+    """Parts that each micro-batch comes in; accumulation grows by as much, so the effective batch stays (TRAIN-6)."""
     threads: int | None = Field(default=None, ge=1)
     """Threads of PyTorch on the CPU; none: leave them as they are."""
     deterministic: bool = False
@@ -28,6 +30,8 @@ class RunOptions(StrictModel):
     """Fewer rows than these say little, whatever they cost."""
     flatness_steps: int = Field(default=10, ge=0)
     """Lanczos steps of the top eigenvalue at the end of a fold; 0 leaves flatness out."""
+    curves: bool = False
+    """Keep losses, by output, gradient norm and tokens a second of every step in `curves/` (TRAIN-12, TRAIN-14)."""
     keep_checkpoints: int = Field(default=2, ge=2)
     """Newest checkpoints that are kept; two, so that a damaged newest one has a predecessor."""
     stability_min_steps: int = Field(default=50, ge=1)

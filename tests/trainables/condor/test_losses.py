@@ -23,6 +23,7 @@ from trainables.condor.losses import (
     feature_loss,
     forecast_loss,
     gaussian_crps,
+    head_losses,
     huber,
     policy_errors,
     reference_loss,
@@ -377,3 +378,17 @@ def test_regime_accuracy_by_hand():
     assert regime_accuracy(logits, torch.tensor([0, 1, 0])) == pytest.approx(2 / 3)
     with pytest.raises(ValueError, match=r"expected \(B, 3\)"):
         regime_accuracy(torch.zeros(2, 4), torch.tensor([0, 1]))
+
+
+@pytest.mark.requirement("TRAIN-12")
+@pytest.mark.parametrize("risk_loss", ["mse", "huber"])
+def test_the_losses_of_the_outputs_add_up_to_the_base_loss(risk_loss):
+    config = CondorConfig(risk_loss=risk_loss)
+    outputs, targets = some_outputs(50), Targets.split(config, some_targets(50))
+    heads = head_losses(config, outputs, targets)
+    policy = ["call_offset", "put_offset", "wing_width", "dte", "pop", "roi", "mdd", "confidence"]
+    assert list(heads) == [*policy, "regime", "forecast"]
+    weights = [config.lambda_stk / 2] * 4 + [config.lambda_pnl] * 2 + [config.lambda_risk, config.lambda_pnl]
+    total = sum(w * heads[name] for w, name in zip(weights, policy, strict=True)) + config.lambda_reg * heads["regime"]
+    assert total.item() == pytest.approx(base_loss(config, outputs, targets).mean().item(), rel=1e-6)
+    assert heads["forecast"].item() == pytest.approx(forecast_loss(config, outputs, targets.returns).mean().item())

@@ -111,6 +111,7 @@ def test_every_combination_of_modules_builds_and_steps(switches):
     assert training_loss(config, model(windows(8)), targets) < before
 
 
+@pytest.mark.requirement("TRAIN-7")
 @pytest.mark.parametrize("has_attention", [False, True])
 def test_recomputing_changes_no_gradient(has_attention):
     gradients = []

@@ -168,7 +168,7 @@ def test_deepspeed_configuration_of_a_trial():
         "train_micro_batch_size_per_gpu": 64,
         "gradient_accumulation_steps": 4,
         "gradient_clipping": 0.7,
-        "zero_optimization": {"stage": 2},
+        "zero_optimization": {"stage": 2, "reduce_bucket_size": 1000, "allgather_bucket_size": 1000},
         "zero_allow_untested_optimizer": True,
         "bf16": {"enabled": True},
     }

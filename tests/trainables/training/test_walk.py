@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -223,13 +224,66 @@ def test_a_loss_that_is_nan_ends_the_trial_as_diverged(tmp_path):
     assert not (tmp_path / "evidence").exists()
 
 
-def test_a_validation_loss_that_is_not_finite_ends_the_trial_as_diverged(tmp_path, monkeypatch):
+@pytest.mark.requirement("TRAIN-13")
+@pytest.mark.parametrize("engine", ["plain", "deepspeed"])
+def test_gradients_of_a_million_end_the_trial_as_diverged(tmp_path, engine):
+    with pytest.raises(TrialDiverged, match="fold 0, step 3: gradient norm above 100000 in 3 consecutive steps"):
+        list(run_trial(assignment(tmp_path, config={"loss_gain": 1e7, "lr": 1e-6}, engine=engine)))
+
+
+@pytest.mark.parametrize("loss", [np.inf, -np.inf, np.nan])
+def test_a_validation_loss_that_is_not_finite_ends_the_trial_as_diverged(tmp_path, monkeypatch, loss):
     def score(self, config, outputs, targets):
-        return toy.Score(loss=np.full(len(targets), np.inf, dtype=np.float32), crps=None, forecasts={})
+        return toy.Score(loss=np.full(len(targets), loss, dtype=np.float32), crps=None, forecasts={})
 
     monkeypatch.setattr(toy.ToyFamily, "score", score)
-    with pytest.raises(TrialDiverged, match="fold 0, step 48: validation loss is inf"):
+    with pytest.raises(TrialDiverged, match=f"fold 0, step 48: validation loss is {loss}"):
         list(run_trial(assignment(tmp_path)))
+
+
+@pytest.mark.requirement("SEARCH-16")
+def test_a_scale_shrinks_model_and_training_rows_and_leaves_what_is_scored(tmp_path):
+    ladder = ((0, 1.0),)
+    half = {"scale": "small", "width_frac": 0.4, "depth_frac": 0.5, "data_frac": 0.5}
+    full, small = (
+        list(run_trial(assignment(tmp_path / name, ladder=ladder, fidelity=fidelity)))
+        for name, fidelity in (("full", {}), ("small", half))
+    )
+    assert small[0].n_scored == full[0].n_scored
+    models = [load_model(tmp_path / name / "checkpoints" / "t0003") for name in ("full", "small")]
+    assert [m.config.width for m in models] == [5, 2]
+    times, scales = [], []
+    for name in ("full", "small"):
+        table = pq.read_table(tmp_path / name / "evidence" / "t0003" / "fold-00.parquet")
+        times.append(table["timestamp"])
+        scales.append(table.schema.metadata[b"scale"])
+    assert times[0] == times[1]
+    assert scales == [b"full", b"small"]
+    dataset = toy.FAMILY.dataset(None, *_sections(), {}, tmp_path)
+    first_scored = times[0][0].as_py()
+    rows = np.flatnonzero((dataset.label_end < first_scored) & dataset.usable)[3:]
+    kept = dataset.features[rows[-math.ceil(len(rows) / 2) :]]
+    assert models[1].normaliser.centre == pytest.approx(kept.mean(axis=0), abs=2e-2), "the last half"
+    with pytest.raises(CheckpointMismatch, match=r"fidelity\.data_frac: 0\.5 there, 1\.0 here"):
+        next(run_trial(assignment(tmp_path / "small", ladder=ladder)))
+
+
+@pytest.mark.requirement("TRAIN-12")
+@pytest.mark.requirement("TRAIN-14")
+def test_curves_hold_every_step_of_every_fold_also_after_a_kill(tmp_path):
+    options = {"engine": "plain", "curves": True}
+    trial = run_trial(assignment(tmp_path, options=options))
+    next(trial)
+    trial.close()
+    list(run_trial(assignment(tmp_path, options=options)))
+    for fold in (0, 1):
+        curves = pq.read_table(tmp_path / "curves" / "t0003" / f"fold-{fold:02d}.parquet").to_pandas()
+        assert curves["step"].tolist() == list(range(1, len(curves) + 1))
+        names = ["batch/train_loss", "batch/gradient_norm", "batch/learning_rate", "tokens_per_s", "batch/next"]
+        assert list(curves.columns)[1:] == names
+        assert (curves["batch/train_loss"] - curves["batch/next"]).abs().max() < 1e-6
+        assert (curves["tokens_per_s"] > 0).all()
+    assert len(curves) >= 48
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,8 @@ class ToyConfig(FamilyConfig):
     lr: float = 1e-2
     poison_loss: bool = False
     """Make every training loss NaN."""
+    loss_gain: float = 1.0
+    """Multiply every training loss, and so the gradient."""
 
     def n_parameters(self) -> int:
         return (self.lookback * len(NAMES) + 2) * self.width + 1
@@ -36,6 +38,9 @@ class ToyConfig(FamilyConfig):
 
     def forward_flops(self) -> float:
         return 2.0 * self.n_parameters()
+
+    def at_fidelity(self, *, width_frac: float, depth_frac: float) -> ToyConfig:
+        return self.model_copy(update={"width": max(1, round(width_frac * self.width))})
 
     @classmethod
     def scored_lookback(cls, reach: Mapping[str, tuple[Any, ...]]) -> int:
@@ -88,10 +93,13 @@ class ToyFamily(Family):
 
     def loss(self, config: Any, outputs: Any, batch: Batch) -> Tensor:
         loss = self.reference_loss(config, outputs, batch).mean()
-        return loss * float("nan") if config.poison_loss else loss
+        return loss * (float("nan") if config.poison_loss else config.loss_gain)
 
     def reference_loss(self, config: Any, outputs: Any, batch: Batch) -> Tensor:
         return (outputs - batch.targets[:, 0]) ** 2
+
+    def head_losses(self, config: Any, outputs: Any, batch: Batch) -> Mapping[str, Tensor]:
+        return {"next": self.reference_loss(config, outputs, batch).mean()}
 
     def score(self, config: Any, outputs: Any, targets: Tensor) -> Score:
         target = targets[:, 0].numpy()
