@@ -195,6 +195,12 @@ class GrokConfig(FamilyConfig):
         seen = {feature for features in self.seen_groups().values() for feature in features}
         return tuple(name for name in NQ if name in seen)
 
+    def at_fidelity(self, *, width_frac: float, depth_frac: float) -> GrokConfig:
+        """Return the config with a share of `d_model` and `n_blocks`, as near as heads allow (SEARCH-16)."""
+        width = max(1, round(width_frac * self.d_model / self.n_heads)) * self.n_heads
+        depth = max(1, round(depth_frac * self.n_blocks))
+        return self.model_validate({**self.model_dump(), "d_model": width, "n_blocks": depth})
+
     def n_parameters(self) -> int:
         """Number of trainable parameters, computed without building the model."""
         return sum(sizes.parameters(self).values())

@@ -183,6 +183,15 @@ class ScalperConfig(FamilyConfig):
             names += MES_WEEKDAY if self.weekday == "one_hot" else MES_WEEKDAY_CYCLICAL
         return (*names, *(MES_HIGHER if self.htf else ()))
 
+    def at_fidelity(self, *, width_frac: float, depth_frac: float) -> ScalperConfig:
+        """Return the config with a share of a transformer's width and layers; other networks are small as they are."""
+        if self.arch != "transformer":
+            return self
+        unit = self.n_heads * (1 if self.n_heads % 2 == 0 else 2)
+        width = max(1, round(width_frac * self.d_model / unit)) * unit
+        depth = max(1, round(depth_frac * self.n_layers))
+        return self.model_validate({**self.model_dump(), "d_model": width, "n_layers": depth})
+
     def n_parameters(self) -> int:
         """Return the exact number of trainable parameters."""
         outputs = sum((self.trunk_width + 1) * n for n in self.heads.values())

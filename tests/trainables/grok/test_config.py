@@ -162,3 +162,10 @@ def test_rules_are_checked_with_clear_messages(values, words):
 def test_json_round_trip():
     config = GrokConfig(**TINY, patch=8, train_stride="T")
     assert GrokConfig.model_validate_json(json.dumps(config.model_dump(mode="json"))) == config
+
+
+@pytest.mark.requirement("SEARCH-16")
+def test_a_scale_keeps_whole_heads_and_at_least_a_block():
+    small = GrokConfig(d_model=96, n_heads=8, n_blocks=8).at_fidelity(width_frac=0.25, depth_frac=0.01)
+    assert (small.d_model, small.n_blocks) == (24, 1)
+    assert GrokConfig().at_fidelity(width_frac=1.0, depth_frac=1.0) == GrokConfig()

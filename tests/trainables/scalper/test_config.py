@@ -106,3 +106,10 @@ def test_scored_lookback_is_the_longest_sequence_that_the_space_allows():
     assert ScalperConfig.scored_lookback({}) == 1
     assert ScalperConfig(arch="ffn", seq_len=60).lookback == 1
     assert ScalperConfig(arch="gru", seq_len=60).lookback == 60
+
+
+@pytest.mark.requirement("SEARCH-16")
+def test_a_scale_shrinks_a_transformer_and_leaves_others_alone():
+    small = ScalperConfig(arch="transformer", d_model=64, n_layers=4).at_fidelity(width_frac=0.5, depth_frac=0.25)
+    assert (small.d_model, small.n_layers) == (32, 1)
+    assert ScalperConfig().at_fidelity(width_frac=0.5, depth_frac=0.5) == ScalperConfig()
