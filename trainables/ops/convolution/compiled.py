@@ -50,7 +50,7 @@ class CausalConvolutionSilu(torch.autograd.Function):
 def _sum(before, t, flat, stride, first_row, weight, bias):
     """Write the convolution at one row, before SiLU."""
     length, channels = weight.shape
-    if length == 4 and t >= 3:  # the papers' length in one pass over the channels, twice as fast as one a tap
+    if length == 4 and t >= 3:  # the papers' length in one pass over the channels instead of one a tap
         i = (first_row + t) * stride
         x0, x1 = flat[i - 3 * stride : i - 3 * stride + channels], flat[i - 2 * stride : i - 2 * stride + channels]
         x2, x3 = flat[i - stride : i - stride + channels], flat[i : i + channels]
