@@ -143,6 +143,7 @@ def observation_body(observation: Observation) -> dict[str, Any]:
         "n_scored": observation.n_scored,
         "seconds": observation.seconds,
         "blocks": [v if math.isfinite(v) else str(v) for v in observation.blocks],
+        "reused_from": observation.reused_from,
     }
 
 

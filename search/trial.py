@@ -84,6 +84,7 @@ class Observation:
         blocks: Means of the reference loss `val_loss` over equal stretches of the scored timestamps, in time order.
             All trials are scored on the same timestamps (SEARCH-14), so blocks of two trials are pairs. Empty where
             the trial does not say.
+        reused_from: Run and trial whose result of this fold was taken over; empty where the fold was trained.
     """
 
     rung: int
@@ -93,6 +94,7 @@ class Observation:
     n_scored: int
     seconds: float
     blocks: tuple[float, ...] = ()
+    reused_from: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

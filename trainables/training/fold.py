@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from trainables.config import FamilyConfig
 from trainables.data.dataset import Dataset
@@ -19,7 +20,7 @@ from trainables.protocol import TrialDiverged
 from trainables.training.batches import StepPlan, Windows
 from trainables.training.checkpoint import Checkpoint
 from trainables.training.engine import open_engine
-from trainables.training.evaluation import sample_rows, score_metrics, score_rows, training_metrics
+from trainables.training.evaluation import latency_ms, sample_rows, score_metrics, score_rows, training_metrics
 from trainables.training.family import Family, Score
 from trainables.training.loop import train_steps
 from trainables.training.options import RunOptions
@@ -49,8 +50,24 @@ class FoldTraining:
         seed: int,
         options: RunOptions,
         device: torch.device,
+        weights: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Scale the rows, seed every generator from (seed, fold), and build the model (WF-5, REPRO-1)."""
+        """Scale the rows, seed every generator from (seed, fold), and build the model (WF-5, REPRO-1).
+
+        Args:
+            family: Builds and scores the model.
+            config: Of the family.
+            dataset: Features, targets, label ends.
+            rows: Of the fold.
+            fold: Its number.
+            seed: Of the trial.
+            options: How to run.
+            device: Where.
+            weights: Weights to begin with; None: the model's own initial ones. The optimiser begins afresh.
+
+        Raises:
+            ValueError: The weights are of another shape.
+        """
         self.fold = fold
         self.step = 0
         self._family, self._config, self._options, self._device = family, config, options, device
@@ -71,6 +88,8 @@ class FoldTraining:
         self._judge = family.build_model(config, dataset.feature_names).to(device).eval()
         seed_all(fold_seed)
         model = family.build_model(config, dataset.feature_names)
+        if weights is not None:
+            _begin_with(model, weights, fold)
         self._engine = open_engine(options.engine, model, partial(family.loss, config), config, device)
         self._stability = Stability()
 
@@ -108,6 +127,8 @@ class FoldTraining:
                     "lower lr, or look at the inputs"
                 )
             is_complete = self.step >= self.plan.n_steps
+            if is_complete:
+                metrics["latency_ms"] = latency_ms(judge, self._windows, self._validation[-1:], self._device)
             curvature = training_metrics(
                 self._family,
                 self._config,
@@ -141,6 +162,16 @@ class FoldTraining:
 
     def close(self) -> None:
         self._engine.close()
+
+
+def _begin_with(model: nn.Module, weights: Mapping[str, Tensor], fold: int) -> None:
+    try:
+        model.load_state_dict(dict(weights))
+    except RuntimeError as error:
+        raise ValueError(
+            f"fold {fold}: expected inherited weights of this model's shapes, found others; "
+            f"a child may differ from its parent in how it is trained only ({' '.join(str(error).split())[:120]})"
+        ) from error
 
 
 def fit_on_training_rows(config: FamilyConfig, dataset: Dataset, rows: FoldRows) -> Normaliser:

@@ -2,30 +2,47 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
+from torch import Tensor
 
 from trainables import catalogue
 from trainables.data.config import DataConfig, FoldsConfig
 from trainables.data.dataset import Dataset
-from trainables.data.folds import FoldPlan, fold_rows, plan_folds
+from trainables.data.folds import FoldPlan, FoldRows, fold_rows, plan_folds
 from trainables.data.loader import load_times
 from trainables.protocol import Assignment, RungReport
-from trainables.training.artifact import save_model, save_training_metrics
+from trainables.training.artifact import DESCRIPTION, WEIGHTS, rename_model, save_model, save_training_metrics
 from trainables.training.checkpoint import Checkpoint, newest_checkpoint, write_checkpoint
+from trainables.training.engine import choose_engine
 from trainables.training.evaluation import loss_blocks
 from trainables.training.evidence import write_evidence
 from trainables.training.family import Family
 from trainables.training.fold import Assessment, FoldTraining
+from trainables.training.inheritance import load_fold_weights, save_fold_weights, source_fold, weights_file
 from trainables.training.options import RunOptions
 from trainables.training.precision import apply_flags, check_precision
+from trainables.training.results import (
+    EVIDENCE,
+    FOLD_WEIGHTS,
+    FoldResult,
+    code_digest,
+    find_result,
+    identity_of,
+    keep_result,
+    link,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +79,19 @@ class _Walk:
             "ladder": [list(point) for point in given.ladder],
             "seed": given.seed,
             "data_snapshot": self.dataset.snapshot,
+            "inherit": dict(given.inherit),
         }
+
+    @property
+    def origin(self) -> str:
+        """What a later run shall call this trial."""
+        return f"{Path(self.assignment.run_dir).resolve().name}/{self.assignment.trial_id}"
+
+    def evidence_file(self, fold: int) -> Path:
+        return Path(self.assignment.run_dir) / "evidence" / self.assignment.trial_id / f"fold-{fold:02d}.parquet"
+
+    def weights_file(self, fold: int) -> Path:
+        return weights_file(Path(self.assignment.run_dir), self.assignment.trial_id, fold)
 
 
 def run_trial(assignment: Assignment) -> Iterator[RungReport]:
@@ -70,47 +99,160 @@ def run_trial(assignment: Assignment) -> Iterator[RungReport]:
 
     Below `run_dir`, each written whole or not at all: `evidence/<trial>/fold-NN.parquet` when a fold is complete, a
     checkpoint after every rung in `checkpoints/<trial>/`, and there at the end the model and `training_metrics.json`.
-    After a kill the same assignment goes on from the newest valid checkpoint and repeats its report first.
+    After a kill the same assignment goes on from the newest valid checkpoint and repeats its report first. A fold whose
+    result is in `options["reuse_dir"]` is not trained: its files are linked into the run folder, its reports repeated.
 
     Raises:
         ValueError: Config, sections or options are wrong, the ladder leaves the folds, or a checkpoint of another
             configuration lies in the way (`CheckpointMismatch`).
+        LeakError: Weights would be inherited from a later fold.
         DataError: The data cannot be used.
         TrialDiverged: Training left the finite numbers.
     """
     walk = _prepare(assignment)
     resumed = newest_checkpoint(walk.folder, walk.identity)
-    completed = resumed.completed if resumed else ()
+    completed = list(resumed.completed) if resumed else []
     first = 0
     if resumed:
         first = resumed.report.rung + 1
         yield resumed.report
-    training: FoldTraining | None = None
-    try:
-        for rung in range(first, len(assignment.ladder)):
-            started = time.perf_counter()
-            fold, share = assignment.ladder[rung]
-            if training is None or training.fold != fold:
-                if training is not None:
-                    training.close()
-                training = _open_fold(walk, fold, resumed)
+    for fold, rungs in groupby(range(first, len(assignment.ladder)), key=lambda rung: assignment.ladder[rung][0]):
+        visit = _visit(walk, fold, tuple(rungs))
+        known = None if resumed and resumed.report.fold == fold else visit.known_result()
+        if known is not None:
+            yield from _taken_over(visit, known, completed)
+        else:
+            yield from _trained(visit, resumed, completed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Visit:
+    """A fold that the walk has come to, and what its result follows from."""
+
+    walk: _Walk
+    fold: int
+    rungs: tuple[int, ...]
+    rows: FoldRows
+    weights: Mapping[str, Tensor] | None
+
+    @property
+    def identity(self) -> str:
+        """The name of this fold's result: whatever could change a number in it is part of it (decision 6)."""
+        walk, given = self.walk, self.walk.assignment
+        known_time = walk.dataset.known_time
+        inherited = safetensors.torch.save(dict(self.weights)) if self.weights is not None else b""
+        return identity_of(
+            {
+                "family": given.family,
+                "code": code_digest(given.family),
+                "torch": torch.__version__,
+                "config": walk.config.model_dump(mode="json"),
+                "seed": given.seed,
+                "fold": self.fold,
+                "window": asdict(walk.plan.windows[self.fold]),
+                "rows": [_digest(known_time[rows].tobytes()) for rows in (self.rows.train, self.rows.validation)],
+                "data_snapshot": walk.dataset.snapshot,
+                "shares": [share for fold, share in given.ladder if fold == self.fold],
+                "inherited": _digest(inherited),
+                "engine": choose_engine(walk.options.engine),
+                "device": walk.device.type,
+                "options": walk.options.model_dump(
+                    mode="json", exclude={*RunOptions.BESIDE_THE_RESULT, "engine", "device"}
+                ),
+            }
+        )
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Name in the store -> file in the run folder, of all that a result of this fold must have."""
+        walk = self.walk
+        found = {EVIDENCE: walk.evidence_file(self.fold)}
+        if walk.options.keep_fold_weights:
+            found[FOLD_WEIGHTS] = walk.weights_file(self.fold)
+        if self.rungs[-1] == len(walk.assignment.ladder) - 1:
+            found |= {name: walk.folder / name for name in (WEIGHTS, DESCRIPTION)}
+        return found
+
+    def known_result(self) -> FoldResult | None:
+        """Return the result of an earlier training of exactly this fold, if the store has it."""
+        store = self.walk.options.reuse_dir
+        return None if store is None else find_result(Path(store), self.identity, list(self.files))
+
+    def keep(self, reports: Sequence[RungReport]) -> None:
+        """Give a complete fold to the store; one that went on from a checkpoint has lost its early reports."""
+        store = self.walk.options.reuse_dir
+        shares = [share for fold, share in self.walk.assignment.ladder if fold == self.fold]
+        if store is not None and [report.share for report in reports] == shares:
+            keep_result(Path(store), self.identity, reports, self.files, origin=self.walk.origin)
+
+
+def _visit(walk: _Walk, fold: int, rungs: tuple[int, ...]) -> _Visit:
+    rows = fold_rows(
+        walk.plan.windows[fold],
+        walk.dataset,
+        lookback=walk.config.lookback,
+        scored_lookback=max(walk.config.lookback, type(walk.config).scored_lookback(walk.assignment.reach)),
+        embargo=walk.folds.embargo_days,
+    )
+    inherit, weights = walk.assignment.inherit, None
+    if inherit:
+        source = source_fold(inherit, fold, walk.plan.windows)
+        weights = load_fold_weights(weights_file(Path(walk.assignment.run_dir), inherit["trial_id"], source))
+    return _Visit(walk=walk, fold=fold, rungs=rungs, rows=rows, weights=weights)
+
+
+def _trained(visit: _Visit, resumed: Checkpoint | None, completed: list[RungReport]) -> Iterator[RungReport]:
+    """Train a fold, or the rest of it, and yield the report of each rung; `completed` grows at its end."""
+    walk, reports = visit.walk, []
+    started = time.perf_counter()
+    with closing(_open_fold(visit, resumed)) as training:
+        for rung in visit.rungs:
+            share = walk.assignment.ladder[rung][1]
             objective = training.train_to(share)
             assessment = training.assess()
             report = RungReport(
                 rung=rung,
-                fold=fold,
+                fold=visit.fold,
                 share=share,
-                metrics={**assessment.metrics, **objective},
+                metrics={**assessment.metrics, **objective, **_size(walk.config)},
                 n_scored=len(training.scored_time),
                 seconds=time.perf_counter() - started,
                 blocks=loss_blocks(assessment.score.loss),
             )
-            completed = (*completed, report) if share >= 1.0 else completed
-            _keep(walk, training, assessment, report, completed)
+            reports.append(report)
+            if share >= 1.0:
+                completed.append(report)
+            _keep(walk, training, assessment, report, tuple(completed))
+            if share >= 1.0:
+                visit.keep(reports)
             yield report
-    finally:
-        if training is not None:
-            training.close()
+            started = time.perf_counter()
+
+
+def _taken_over(visit: _Visit, known: FoldResult, completed: list[RungReport]) -> Iterator[RungReport]:
+    """Repeat the reports of a fold that was trained before; its files stand in the run folder before the last one."""
+    walk = visit.walk
+    for rung, before in zip(visit.rungs, known.reports, strict=True):
+        started = time.perf_counter()
+        if before.share >= 1.0:
+            for name, path in visit.files.items():
+                link(known.folder / name, path)
+        report = replace(before, rung=rung, seconds=time.perf_counter() - started, reused_from=known.origin)
+        if before.share >= 1.0:
+            completed.append(report)
+        if rung == len(walk.assignment.ladder) - 1:
+            rename_model(walk.folder, walk.assignment.trial_id)
+            save_training_metrics(walk.folder, completed)
+        yield report
+
+
+def _size(config: Any) -> dict[str, float]:
+    """Return what is known of a model without training it; constraints and objectives may name it."""
+    return {"n_parameters": float(config.n_parameters()), "memory_bytes": float(config.memory_bytes())}
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _prepare(assignment: Assignment) -> _Walk:
@@ -166,26 +308,21 @@ def _fold_plan(data: DataConfig, folds: FoldsConfig) -> FoldPlan:
     return plan_folds(load_times(data, folds), folds)
 
 
-def _open_fold(walk: _Walk, fold: int, resumed: Checkpoint | None) -> FoldTraining:
+def _open_fold(visit: _Visit, resumed: Checkpoint | None) -> FoldTraining:
     """Start a fold afresh, or in the middle where the checkpoint stands."""
-    rows = fold_rows(
-        walk.plan.windows[fold],
-        walk.dataset,
-        lookback=walk.config.lookback,
-        scored_lookback=max(walk.config.lookback, type(walk.config).scored_lookback(walk.assignment.reach)),
-        embargo=walk.folds.embargo_days,
-    )
+    walk = visit.walk
     training = FoldTraining(
         walk.family,
         walk.config,
         walk.dataset,
-        rows,
-        fold=fold,
+        visit.rows,
+        fold=visit.fold,
         seed=walk.assignment.seed,
         options=walk.options,
         device=walk.device,
+        weights=visit.weights,
     )
-    if resumed is not None and resumed.report.fold == fold:
+    if resumed is not None and resumed.report.fold == visit.fold:
         training.restore(resumed)
     return training
 
@@ -200,8 +337,10 @@ def _keep(
     """Write what the rung leaves behind; the checkpoint last, for it says that the rest is there."""
     is_complete = report.share >= 1.0
     if is_complete:
-        path = Path(walk.assignment.run_dir) / "evidence" / walk.assignment.trial_id / f"fold-{report.fold:02d}.parquet"
+        path = walk.evidence_file(report.fold)
         write_evidence(path, training.scored_time, assessment.score, _metadata(walk, report))
+        if walk.options.keep_fold_weights:
+            save_fold_weights(walk.weights_file(report.fold), training.judge().state_dict())
     if report.rung == len(walk.assignment.ladder) - 1:
         _save_results(walk, training, completed)
     checkpoint = Checkpoint(report=report, completed=completed, **training.capture())
@@ -212,7 +351,6 @@ def _keep(
 
 def _metadata(walk: _Walk, report: RungReport) -> dict[str, str]:
     return {
-        "trial_id": walk.assignment.trial_id,
         "family": walk.assignment.family,
         "fold": str(report.fold),
         "seed": str(walk.assignment.seed),
