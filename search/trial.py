@@ -26,7 +26,7 @@ class TrialState(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     """It did not fit: a constraint, not a bad loss."""
     INFEASIBLE = "infeasible"
-    """Its config breaks a rule of the family; it was never trained."""
+    """Its config breaks a rule of the family and was never trained, or its model breaks a constraint of the search."""
     LOST = "lost"
     """Its worker died more often than allowed."""
 
@@ -123,6 +123,8 @@ class Trial:
         reason: Why it ended, where it did not complete.
         note: What the optimizer wants back on replay; JSON values.
         attempts: How often it was started.
+        inherit: Empty, or whose weights its folds begin with: `trial_id` and `folds`, pairs (fold, fold of that trial).
+        excesses: Metric -> by how much of its limit the trial breaks a constraint, zero or less where it keeps to it.
     """
 
     number: int
@@ -137,6 +139,8 @@ class Trial:
     reason: str = ""
     note: Mapping[str, Any] = field(default_factory=dict)
     attempts: int = 0
+    inherit: Mapping[str, Any] = field(default_factory=dict)
+    excesses: Mapping[str, float] = field(default_factory=dict)
 
     def observed(self, observation: Observation) -> Trial:
         return replace(self, observations=(*self.observations, observation))

@@ -35,6 +35,7 @@ TABLE: Mapping[str, str] = {
     "none": "search.stopping.never:never",
     "asha": "search.stopping.asha:asha",
     "hyperband": "search.stopping.hyperband:hyperband",
+    "dominated": "search.stopping.dominated:dominated",
     "fold_racing": "search.stopping.fold_racing:fold_racing",
 }
 """Name in a space file -> the function that makes it."""

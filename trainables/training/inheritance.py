@@ -18,8 +18,8 @@ from trainables.errors import LeakError
 from trainables.training.durable import write_durably
 
 
-def source_fold(inherit: Mapping[str, Any], fold: int, windows: Sequence[FoldWindow]) -> int:
-    """Return the fold of the parent whose weights a fold begins with.
+def source_fold(inherit: Mapping[str, Any], fold: int, windows: Sequence[FoldWindow]) -> int | None:
+    """Return the fold of the parent whose weights a fold begins with; None where it begins with initial ones.
 
     Args:
         inherit: `Assignment.inherit`: `trial_id` and `folds`, pairs (fold, fold of the parent).
@@ -27,13 +27,15 @@ def source_fold(inherit: Mapping[str, Any], fold: int, windows: Sequence[FoldWin
         windows: Of all folds.
 
     Raises:
-        LeakError: The pair is missing or unknown, or would carry knowledge back in time.
+        LeakError: The parent's fold is unknown, or its weights would carry knowledge back in time.
     """
-    sources = dict((int(child), int(parent)) for child, parent in inherit["folds"])
-    if fold not in sources or not 0 <= sources[fold] < len(windows):
-        raise LeakError(f"inherit: expected a fold of {inherit['trial_id']} for fold {fold}, found {sources.get(fold)}")
-    refuse_leak(windows[sources[fold]], windows[fold])
-    return sources[fold]
+    source = {int(child): int(parent) for child, parent in inherit["folds"]}.get(fold)
+    if source is None:
+        return None
+    if not 0 <= source < len(windows):
+        raise LeakError(f"inherit: expected a fold of {inherit['trial_id']} below {len(windows)}, found {source}")
+    refuse_leak(windows[source], windows[fold])
+    return source
 
 
 def refuse_leak(source: FoldWindow, target: FoldWindow) -> None:

@@ -195,8 +195,8 @@ def _visit(walk: _Walk, fold: int, rungs: tuple[int, ...]) -> _Visit:
         embargo=walk.folds.embargo_days,
     )
     inherit, weights = walk.assignment.inherit, None
-    if inherit:
-        source = source_fold(inherit, fold, walk.plan.windows)
+    source = source_fold(inherit, fold, walk.plan.windows) if inherit else None
+    if source is not None:
         weights = load_fold_weights(weights_file(Path(walk.assignment.run_dir), inherit["trial_id"], source))
     return _Visit(walk=walk, fold=fold, rungs=rungs, rows=rows, weights=weights)
 

@@ -49,6 +49,7 @@ def assignment(run_dir: Path, *, engine: str = "plain", config: dict | None = No
 
 def without_seconds(reports):
     """Reports without what differs between two equal trainings: times."""
+    reports = list(reports)
     timeless = [{k: v for k, v in report.metrics.items() if k != "latency_ms"} for report in reports]
     return [replace(report, seconds=0.0, metrics=m) for report, m in zip(reports, timeless, strict=True)]
 
