@@ -28,10 +28,12 @@ from typing import TYPE_CHECKING, Any, cast  # noqa: E402
 
 if TYPE_CHECKING:
     from analysis.tracking import Tracker
+    from search.objective import Constraint, Objective
     from search.settings import SearchSection, SpaceFile
     from search.space_file import Document
     from search.study import Study
     from search.trial import Config, Rung, Trial
+    from search.warm_start import EarlierSearch, WarmStart
     from trainables.data.config import DataConfig, FoldsConfig
     from trainables.data.dataset import Dataset
     from trainables.data.loader import MarketOutline
@@ -59,6 +61,7 @@ class Setup:
     warnings: tuple[str, ...]
     name: str
     seed: int
+    earlier: EarlierSearch | None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -95,6 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
         help="change one value of the space file, such as budget.trials=12; may be repeated")  # fmt: skip
     add("--mlflow-uri", metavar="URI", help="tracking server; default: mlflow.db in the run folder")
+    add("--warm-start", metavar="SOURCE",
+        help="begin with what an earlier search found: a run folder, mlflow:URI#EXPERIMENT or optuna:URL#STUDY")  # fmt: skip
     add("--resume", type=Path, metavar="DIR", help="go on with the search of this run folder")
     add("--dry-run", action="store_true", help="print the resolved plan and stop")
     return parser
@@ -125,12 +130,14 @@ def _search(chosen: argparse.Namespace) -> int:
         return _show_plan(setup)
     run_dir = chosen.resume or _new_folder(chosen.out or RUNS / f"{setup.name}-{time.strftime('%Y%m%d-%H%M%S')}")
     try:
-        dataset = _check_data(setup, run_dir)
+        dataset, scored = _check_data(setup, run_dir)
     except BaseException:
         if chosen.resume is None:
             shutil.rmtree(run_dir, ignore_errors=True)
         raise
-    with _log(run_dir / "log.txt"), _open_study(setup, run_dir, dataset, is_resumed=bool(chosen.resume)) as study:
+    warm = _warm_start(setup, run_dir, scored, is_resumed=bool(chosen.resume))
+    is_resumed = bool(chosen.resume)
+    with _log(run_dir / "log.txt"), _open_study(setup, run_dir, dataset, scored, warm, is_resumed) as study:
         plan = _plan_file(setup, run_dir, study, dataset)
         tracker = _track(setup, run_dir, study)
         begun = time.monotonic()
@@ -155,6 +162,7 @@ def _set_up(chosen: argparse.Namespace) -> Setup:
     problems, warnings = check_space(
         spec.space(), family, spec.search.enqueue, document,
         optimizer=spec.search.optimizer, trials=spec.budget.trials, allow_partial=spec.search.allow_partial,
+        constraints=_constraints(spec),
     )  # fmt: skip
     if problems:
         raise SpaceError(problems)
@@ -171,7 +179,33 @@ def _set_up(chosen: argparse.Namespace) -> Setup:
         warnings=warnings,
         name=name,
         seed=spec.search.seed or 0,
+        earlier=None if chosen.warm_start is None else _earlier(chosen.warm_start, spec, family),
     )
+
+
+def _constraints(spec: SpaceFile) -> tuple[Constraint, ...]:
+    from search.objective import Constraint
+
+    return tuple(Constraint(c.metric, c.bound, c.limit) for c in spec.constraints)
+
+
+def _objectives(spec: SpaceFile) -> tuple[Objective, ...]:
+    from search.objective import Objective
+
+    return tuple(Objective(o.metric, "min" if o.direction == "minimize" else "max") for o in spec.objectives)
+
+
+def _earlier(source: str, spec: SpaceFile, config_class: Any) -> EarlierSearch:
+    """Read the source of a warm start; nothing is written to it."""
+    from search.validity import resolved
+    from search.warm_start import earlier_search
+
+    def read_mlflow(uri: str, experiment: str) -> list[dict[str, Any]]:
+        from analysis.mlflow_tracker import stored_trials
+
+        return stored_trials(uri, experiment)
+
+    return earlier_search(source, _objectives(spec)[0], read_mlflow, lambda config: resolved(config, config_class))
 
 
 def _read_space(chosen: argparse.Namespace) -> tuple[SpaceFile, Document, str]:
@@ -194,7 +228,7 @@ def _read_space(chosen: argparse.Namespace) -> tuple[SpaceFile, Document, str]:
         overrides = [*chosen.overrides, *flags]
         spec, document = load(chosen.space, model=model, profile=chosen.profile, overrides=overrides)
         if spec.search.seed is None:
-            overrides.append(f"search.seed={secrets.randbelow(2**31)}")
+            overrides.append(f"search.seed={_seed_before(chosen.warm_start)}")
             spec, document = load(chosen.space, model=model, profile=chosen.profile, overrides=overrides)
         return spec, document, "-".join(filter(None, (chosen.space.stem, chosen.profile)))
     kept = chosen.resume / "space.yaml"
@@ -215,6 +249,15 @@ def _read_space(chosen: argparse.Namespace) -> tuple[SpaceFile, Document, str]:
         more = [f"and {len(found) - MOST_DIFFERENCES} more values differ"] if len(found) > MOST_DIFFERENCES else []
         raise SpaceError(tuple(f"--resume {chosen.resume}: {line}" for line in [*found[:MOST_DIFFERENCES], *more]))
     return spec, document, chosen.resume.name
+
+
+def _seed_before(source: str | None) -> int:
+    """Return the seed of the run that a search begins from, so that it finds its folds again; else a fresh one."""
+    from search.study import Study
+
+    if source is not None and (Path(source) / "journal.sqlite").is_file():
+        return int(Study.read(Path(source) / "journal.sqlite").header["study"]["seed"])
+    return secrets.randbelow(2**31)
 
 
 def _show_plan(setup: Setup) -> int:
@@ -240,26 +283,51 @@ def _new_folder(path: Path) -> Path:
     return path
 
 
-def _check_data(setup: Setup, run_dir: Path) -> Dataset:
-    """Build the default config's data set and lay the folds over it, so that data errors come before any trial."""
+def _check_data(setup: Setup, run_dir: Path) -> tuple[Dataset, str]:
+    """Build the default config's data set and lay the folds over it, so that data errors come before any trial.
+
+    Returns:
+        The data set, and the hash of what is scored: only results over equal ones may be compared.
+    """
     from trainables.catalogue import family
-    from trainables.data.folds import check_folds
+    from trainables.data.folds import check_folds, scored_digest
 
     spec, space = setup.spec, setup.spec.space()
     config = _full_config(setup, space.complete({}))
     dataset: Dataset = family(spec.family).dataset(config, setup.data, setup.folds, space.reach(), run_dir / "store")
     lookback = setup.config_class.scored_lookback(space.reach())
-    check_folds(
+    rows = check_folds(
         setup.market.plan.windows, dataset,
         lookback=lookback, scored_lookback=lookback, embargo=setup.folds.embargo_days,
     )  # fmt: skip
-    return dataset
+    return dataset, scored_digest(rows, dataset)
 
 
-def _open_study(setup: Setup, run_dir: Path, dataset: Dataset, is_resumed: bool) -> Study:
-    from search.objective import Objective
+def _warm_start(setup: Setup, run_dir: Path, scored: str, is_resumed: bool) -> WarmStart:
+    """Return what the search takes over from an earlier one; a resumed one has it in its journal."""
     from search.study import Study
-    from search.validity import infeasible_reason
+    from search.validity import resolved
+    from search.warm_start import WarmStart, warm_start
+
+    if is_resumed:
+        header = Study.read(run_dir / "journal.sqlite").header
+        return WarmStart.from_header(header["warm_start"]) if "warm_start" in header else WarmStart()
+    if setup.earlier is None:
+        return WarmStart()
+    warm = warm_start(
+        setup.earlier,
+        space=setup.spec.space(),
+        ladder=setup.ladder,
+        facts={"family": setup.spec.family, "scored": scored},
+        resolve=lambda config: resolved(config, setup.config_class),
+    )
+    print(warm.describe(), file=sys.stderr)
+    return warm
+
+
+def _open_study(setup: Setup, run_dir: Path, dataset: Dataset, scored: str, warm: WarmStart, is_resumed: bool) -> Study:
+    from search.study import Study
+    from search.validity import infeasible_reason, resolved
 
     spec, search = setup.spec, setup.spec.search
     header = {
@@ -268,20 +336,23 @@ def _open_study(setup: Setup, run_dir: Path, dataset: Dataset, is_resumed: bool)
         "data": spec.data.model_dump(mode="json"),
         "folds": spec.folds.model_dump(mode="json"),
         "marks": dict(dataset.marks),
+        "scored": scored,
+        "warm_start": warm.to_header(),
         **_provenance(),
     }
+    constraints = _constraints(spec)
     charter = {
         "space": spec.space(),
         "ladder": setup.ladder,
         "n_trials": spec.budget.trials,
-        "objectives": [Objective(o.metric, "min" if o.direction == "minimize" else "max") for o in spec.objectives],
-        "optimizer": {
-            "name": search.optimizer,
-            **({"n_startup": search.n_startup} if search.optimizer == "tpe" else {}),
-        },
+        "objectives": _objectives(spec),
+        "constraints": constraints,
+        "optimizer": {"name": search.optimizer, **_optimizer_settings(search)},
         "stopping": {"name": search.stopping.rule, **search.stopping.model_dump(exclude={"rule"})},
         "seed": setup.seed,
-        "enqueue": search.enqueue,
+        "enqueue": (*search.enqueue, *warm.enqueue),
+        "prior": warm.prior,
+        "defaults": resolved({}, setup.config_class) or {},
         "population": search.population,
         "limits": spec.limits(),
     }
@@ -290,12 +361,16 @@ def _open_study(setup: Setup, run_dir: Path, dataset: Dataset, is_resumed: bool)
     make = Study.resume if is_resumed else Study.create
 
     def infeasible(config: Config) -> str | None:
-        return infeasible_reason(config, setup.config_class)
+        return infeasible_reason(config, setup.config_class, constraints)
 
     return make(run_dir / "journal.sqlite", header=header, infeasible=infeasible, **charter)
 
 
 def _optimizer_settings(search: SearchSection) -> dict[str, Any]:
+    from trainables.config import OPTIMISATION_FIELDS
+
+    if search.optimizer == "population_based":
+        return {"genes": list(OPTIMISATION_FIELDS)}
     has_startup = search.optimizer in ("tpe", "gp", "evolutionary_bayesian")
     return {"n_startup": search.n_startup} if has_startup and search.n_startup is not None else {}
 
@@ -357,8 +432,20 @@ def _assignment(setup: Setup, run_dir: Path, trial: Trial) -> Assignment:
         ladder=tuple((rung.fold, rung.share) for rung in setup.ladder),
         seed=trial.seed,
         run_dir=str(run_dir.resolve()),
-        options={"engine": spec.resources.engine, "threads": spec.resources.threads},
+        options={
+            "engine": spec.resources.engine,
+            "threads": spec.resources.threads,
+            "reuse_dir": str(_results(setup, run_dir)) if spec.search.reuse else None,
+            "keep_fold_weights": spec.search.optimizer == "population_based",
+        },
+        inherit=trial.inherit,
     )
+
+
+def _results(setup: Setup, run_dir: Path) -> Path:
+    """Return where results of folds are kept for later searches."""
+    chosen = setup.spec.search.reuse_dir
+    return Path(chosen).resolve() if chosen else run_dir.resolve().parent / "results"
 
 
 def _plan_file(setup: Setup, run_dir: Path, study: Study, dataset: Dataset) -> dict[str, Any]:
@@ -390,6 +477,9 @@ def _plan_file(setup: Setup, run_dir: Path, study: Study, dataset: Dataset) -> d
         "optimizer": spec.search.optimizer,
         "stopping": spec.search.stopping.rule,
         "n_trials": spec.budget.trials,
+        "inherited_trials": header["warm_start"]["n_inherited"],
+        "warm_start": header["warm_start"]["source"],
+        "scored": header["scored"],
         "data": setup.data.source,
         "experiment": spec.tracking.experiment,
         "constraints_sha256": header["constraints_sha256"],
@@ -412,17 +502,25 @@ def _track(setup: Setup, run_dir: Path, study: Study) -> Tracker:
 def _conclude(setup: Setup, run_dir: Path, study: Study, plan: dict[str, Any], ending: str) -> int:
     """Write tables, ranking, report and best config; print the ranking and what to type next; return the exit code."""
     from analysis.reports import console, page
-    from analysis.run_folder import RunFolder, write_plan, write_tables
+    from analysis.run_folder import RunFolder, write_pareto, write_plan, write_tables
     from search.outcome import fold_rows, trial_rows
+    from search.pareto import pareto_rows
 
     trials = list(study.trials.values())
     ended = datetime.now(UTC).isoformat(timespec="seconds") if ending == "finished" else None
-    write_plan(run_dir, {**plan, "ended_utc": ended})
+    n_reused = sum(o.reused_from != "" for t in trials for o in t.observations if o.share >= 1.0)
+    write_plan(run_dir, {**plan, "ended_utc": ended, "n_folds_reused": n_reused})
     write_tables(run_dir, trial_rows(trials), fold_rows(trials))
     board, said = page.write(RunFolder(run_dir))
     if board.leader is not None:
         _write_best(setup, run_dir, study.trials[board.leader.trial_id])
     console.show(board, run_dir, said)
+    if len(study.charter.objectives) > 1:
+        front = pareto_rows(trials, study.charter.objectives, study.charter.constraints)
+        write_pareto(run_dir, front)
+        console.show_pareto(front, run_dir)
+    if n_reused:
+        print(f"{n_reused} folds were not trained: their results are known from before ({_results(setup, run_dir)})")
     if ending != "finished":
         print(f"{ending}: go on with   python search/run.py --resume {run_dir}")
     if study.stop_reason:

@@ -72,7 +72,13 @@ def loss_blocks(loss: NDArray[np.float32]) -> tuple[float, ...]:
 
 
 def latency_ms(
-    model: nn.Module, windows: Windows, row: NDArray[np.int64], device: torch.device, *, n: int = 20, most_s: float = 1.0
+    model: nn.Module,
+    windows: Windows,
+    row: NDArray[np.int64],
+    device: torch.device,
+    *,
+    n: int = 20,
+    most_s: float = 1.0,
 ) -> float:
     """Return the median milliseconds of a forward pass of one window, on one thread of the CPU or on the GPU.
 

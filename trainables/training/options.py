@@ -15,7 +15,6 @@ class RunOptions(StrictModel):
     BESIDE_THE_RESULT: ClassVar = frozenset({"threads", "keep_checkpoints", "reuse_dir", "keep_fold_weights"})
     """Options that a fold's result does not follow from."""
 
-
     engine: Literal["auto", "deepspeed", "plain"] = "auto"
     """`auto`: DeepSpeed where it is installed, else the plain PyTorch loop."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
