@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from search.errors import JournalError, SpaceError
-from search.journal import to_json
 from search.history import observation_body, observation_from
+from search.journal import to_json
 from search.objective import Constraint, Objective
 from search.parameters import KINDS
 from search.space import Space

@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         help="change one value of the space file, such as budget.trials=12; may be repeated")  # fmt: skip
     add("--mlflow-uri", metavar="URI", help="tracking server; default: mlflow.db in the run folder")
     add("--warm-start", metavar="SOURCE",
-        help="begin with what an earlier search found: a run folder, mlflow:URI#EXPERIMENT or optuna:URL#STUDY")  # fmt: skip
+        help="begin from an earlier search: a run folder, mlflow:URI#EXPERIMENT or optuna:URL#STUDY")  # fmt: skip
     add("--resume", type=Path, metavar="DIR", help="go on with the search of this run folder")
     add("--dry-run", action="store_true", help="print the resolved plan and stop")
     return parser
@@ -231,6 +231,8 @@ def _read_space(chosen: argparse.Namespace) -> tuple[SpaceFile, Document, str]:
             overrides.append(f"search.seed={_seed_before(chosen.warm_start)}")
             spec, document = load(chosen.space, model=model, profile=chosen.profile, overrides=overrides)
         return spec, document, "-".join(filter(None, (chosen.space.stem, chosen.profile)))
+    if chosen.warm_start is not None:
+        raise SpaceError("--warm-start: expected a new search, found --resume beside it; what a run took over it keeps")
     kept = chosen.resume / "space.yaml"
     if not kept.is_file() or not (chosen.resume / "journal.sqlite").is_file():
         raise SpaceError(

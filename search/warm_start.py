@@ -108,7 +108,8 @@ class WarmStart:
         leaders = f"its {len(self.enqueue)} leaders are tried first"
         left_out = f"; {self.n_left_out} of its trials lie outside this space" if self.n_left_out else ""
         if not self.is_comparable:
-            return f"warm start from {self.source}: other data, folds or targets, so no value is taken; {leaders}{left_out}"
+            why = "other data, folds or targets, so no value is taken"
+            return f"warm start from {self.source}: {why}; {leaders}{left_out}"
         return (
             f"warm start from {self.source}: {len(self.prior)} results are known, {leaders}; "
             f"{self.n_inherited} trials tried before count on{left_out}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import safetensors.torch
@@ -44,7 +45,7 @@ def test_weights_that_pass_have_seen_no_row_that_the_fold_is_scored_on(source, t
 @given(st.lists(window(), min_size=1, max_size=6), st.data())
 def test_a_lineage_of_allowed_steps_is_allowed_as_a_whole(chain, data):
     try:
-        for source, target in zip(chain[:-1], chain[1:], strict=True):
+        for source, target in pairwise(chain):
             refuse_leak(source, target)
     except LeakError:
         return
@@ -54,9 +55,16 @@ def test_a_lineage_of_allowed_steps_is_allowed_as_a_whole(chain, data):
 
 def windows(n: int) -> list[FoldWindow]:
     return [
-        FoldWindow(index=k, train_start=0, train_end=10 + k, validation_start=10 + k, validation_end=11 + k, vault_start=99)
+        FoldWindow(
+            index=k,
+            train_start=0,
+            train_end=10 + k,
+            validation_start=10 + k,
+            validation_end=11 + k,
+            vault_start=99,
+        )
         for k in range(n)
-    ]  # fmt: skip
+    ]
 
 
 @given(st.integers(0, 4), st.integers(-2, 7))
