@@ -7,8 +7,9 @@ its child trains on from the parent's weights, fold by fold (decision 5); there 
 
 from __future__ import annotations
 
+import json
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from search.objective import Objective
 from search.optimizers import Proposal
 from search.parameters import Choice, Float, Kind
 from search.space import Space
-from search.trial import Trial, TrialState
+from search.trial import Config, Trial, TrialState
 
 FACTOR = 1.25
 """A gene grows or shrinks by this."""
@@ -54,9 +55,11 @@ class PopulationBased:
         self.quantile = quantile
         self.resample = resample
         self._ended: deque[Trial] = deque(maxlen=2 * population)
+        self._known: set[str] = set()
 
     def tell(self, trial: Trial) -> None:
         """Keep ended members with a value; trials of earlier searches have no weights here."""
+        self._known.add(_key(trial.config))
         has_weights = trial.number >= 0 and bool(trial.by_fold())
         if trial.state.has_value and has_weights and self.objective.loss(trial) is not None:
             self._ended.append(trial)
@@ -66,17 +69,23 @@ class PopulationBased:
         parents = self._parents()
         if number >= self.population and parents:
             parent = parents[int(rng.integers(len(parents)))]
-            for _ in range(N_ATTEMPTS):
-                child = self._explored(parent.config, rng)
-                if child is not None:
-                    return Proposal(
-                        config=child,
-                        origin="child",
-                        generation=parent.generation + 1,
-                        parents=(parent.trial_id,),
-                        inherit=parent.trial_id,
-                    )
-        return Proposal(config=self.space.sample(rng), origin="random", generation=1)
+            drawn = (self._explored(parent.config, rng) for _ in range(N_ATTEMPTS))
+            child = self._first_new([config for config in drawn if config is not None])
+            if child is not None:
+                return Proposal(
+                    config=child,
+                    origin="child",
+                    generation=parent.generation + 1,
+                    parents=(parent.trial_id,),
+                    inherit=parent.trial_id,
+                )
+        newcomer = self._first_new([self.space.sample(rng) for _ in range(N_ATTEMPTS)])
+        assert newcomer is not None
+        return Proposal(config=newcomer, origin="random", generation=1)
+
+    def _first_new(self, configs: Sequence[Config]) -> Config | None:
+        """Return the first config that was not proposed before, else the first; a parent's own goes on training."""
+        return next((c for c in configs if _key(c) not in self._known), configs[0] if configs else None)
 
     def _parents(self) -> list[Trial]:
         """Return the best of the ended members; who saw every fold comes before who was stopped."""
@@ -89,7 +98,7 @@ class PopulationBased:
         ranked = sorted(self._ended, key=place)
         return ranked[: max(1, int(self.quantile * len(ranked)))] if ranked else []
 
-    def _explored(self, config: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any] | None:
+    def _explored(self, config: Config, rng: np.random.Generator) -> Config | None:
         """Return the parent's config with other genes; None where they would switch something else on or off."""
         kinds = self.space.parameters
         places = {}
@@ -106,6 +115,10 @@ class PopulationBased:
         if kept.keys() != {name for name in child if name not in self.genes}:
             return None
         return {name: kept.get(name, value) for name, value in child.items()}
+
+
+def _key(config: Config) -> str:
+    return json.dumps(dict(config), sort_keys=True)
 
 
 def _perturbed(kind: Kind, value: Any, rng: np.random.Generator) -> float:

@@ -33,6 +33,8 @@ OPTIMIZERS = {
     "gp": {"n_startup": 5},
     "cma_es": {},
     "nsga2": {},
+    "nsga3": {},
+    "population_based": {"genes": ["lr", "dropout", "depth", "width", "a", "b", "x", "y"]},
 }
 N_TO_LEARN = {"evolutionary_bayesian": 20, "tpe": 60, "gp": 18, "cma_es": 80, "nsga2": 160}
 ENDINGS = (
@@ -198,6 +200,24 @@ def test_tpe_keeps_away_from_what_cannot_be_trained(state: TrialState) -> None:
     assert as_constraint <= 6
 
 
+@pytest.mark.parametrize("name", ["evolutionary_bayesian", "tpe", "nsga2", "nsga3", "gp"])
+def test_a_constraint_that_is_measured_keeps_proposals_away(name: str) -> None:
+    """The loss falls to the left, where a bound is broken the more the further: most proposals stay to the right."""
+    optimizer = make(name, SMOOTH, (Objective("val_loss"), Objective("ic", "max"))[: 1 + (name == "nsga3")], 12)
+    n_left = 0
+    for number in range(30 if name == "gp" else 60):
+        trial = as_trial(number, optimizer.ask(number, number))
+        optimizer.tell(trial)
+        x, y = trial.config["x"], trial.config["y"]
+        heard = replace(
+            trial.observed(observed(0, x + y * y, ic=-x)), excesses={"latency_ms": -x, "n_parameters": -1.0}
+        )
+        optimizer.tell(replace(heard, state=TrialState.INFEASIBLE if x < 0 else TrialState.COMPLETE))
+        n_left += x < 0 and number >= 20
+    asked = 10 if name == "gp" else 40
+    assert n_left < 0.35 * asked, n_left
+
+
 def proposals_left_of_zero(state: TrialState) -> int:
     """Of 60, where every trial left of zero ended in this state and the loss of the others says nothing about x."""
     optimizer = make("tpe", SMOOTH)
@@ -211,7 +231,7 @@ def proposals_left_of_zero(state: TrialState) -> int:
     return sum(optimizer.ask(60, seed).config["x"] < 0 for seed in range(60))
 
 
-@pytest.mark.parametrize("name", ["evolutionary_bayesian", "tpe", "gp", "nsga2"])
+@pytest.mark.parametrize("name", ["evolutionary_bayesian", "tpe", "gp", "nsga2", "nsga3"])
 @pytest.mark.requirement("SEARCH-19")
 def test_two_objectives(name: str) -> None:
     objectives = (Objective("val_loss"), Objective("ic", "max"))
