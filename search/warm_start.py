@@ -285,7 +285,17 @@ def as_heard(trial: Trial, point: Config, ladder: Sequence[Rung]) -> Trial | Non
         folds = {o.fold for o in kept if o.share >= 1.0}
         is_complete = folds == {rung.fold for rung in ladder}
         state = TrialState.COMPLETE if is_complete else TrialState.STOPPED
-    return replace(trial, config=point, state=state, observations=kept, origin="earlier")
+    return Trial(
+        number=trial.number,
+        trial_id=trial.trial_id,
+        config=point,
+        origin="earlier",
+        generation=0,
+        parents=(),
+        seed=0,
+        state=state,
+        observations=kept,
+    )
 
 
 def typed(texts: Mapping[str, str], resolve: Resolve) -> Config:
