@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from search.trial import Rung, Trial
@@ -26,3 +26,13 @@ def inherited_from(parent: Trial, ladder: Sequence[Rung]) -> dict[str, Any]:
         if earlier:
             pairs.append([fold, max(earlier)])
     return {"trial_id": parent.trial_id, "folds": pairs}
+
+
+def ancestors(trials: Mapping[str, Trial], trial_id: str) -> list[Trial]:
+    """Return whose weights a trial goes back to, oldest first; empty where it began with initial ones."""
+    found: list[Trial] = []
+    inherit = trials[trial_id].inherit
+    while inherit:
+        found.append(trials[inherit["trial_id"]])
+        inherit = found[-1].inherit
+    return found[::-1]

@@ -20,7 +20,7 @@ import logging  # noqa: E402
 import secrets  # noqa: E402
 import shutil  # noqa: E402
 import time  # noqa: E402
-from collections.abc import Iterator, Sequence  # noqa: E402
+from collections.abc import Iterator, Mapping, Sequence  # noqa: E402
 from contextlib import contextmanager  # noqa: E402
 from dataclasses import asdict, dataclass  # noqa: E402
 from datetime import UTC, datetime  # noqa: E402
@@ -515,7 +515,7 @@ def _conclude(setup: Setup, run_dir: Path, study: Study, plan: dict[str, Any], e
     write_tables(run_dir, trial_rows(trials), fold_rows(trials))
     board, said = page.write(RunFolder(run_dir))
     if board.leader is not None:
-        _write_best(setup, run_dir, study.trials[board.leader.trial_id])
+        _write_best(setup, run_dir, study.trials, board.leader.trial_id)
     console.show(board, run_dir, said)
     if len(study.charter.objectives) > 1:
         front = pareto_rows(trials, study.charter.objectives, study.charter.constraints)
@@ -530,11 +530,17 @@ def _conclude(setup: Setup, run_dir: Path, study: Study, plan: dict[str, Any], e
     return 130 if ending == "interrupted" else 0 if board.ranked else 1
 
 
-def _write_best(setup: Setup, run_dir: Path, trial: Trial) -> None:
-    """Write `best_config.yaml`, which `python -m trainables.train --config` trains again."""
+def _write_best(setup: Setup, run_dir: Path, trials: Mapping[str, Trial], trial_id: str) -> None:
+    """Write `best_config.yaml`, which `python -m trainables.train --config` trains again, its lineage included."""
+    from search.lineage import ancestors
     from search.yaml_writer import write_yaml
 
-    assignment = _assignment(setup, run_dir, trial)
+    assignment = _assignment(setup, run_dir, trials[trial_id])
+    lineage = [_assignment(setup, run_dir, trial) for trial in ancestors(trials, trial_id)]
+    inherited = {
+        "lineage": [{"config": dict(a.config), "seed": a.seed, "inherit": a.inherit.get("folds", [])} for a in lineage],
+        "inherit": assignment.inherit.get("folds", []),
+    }
     text = write_yaml(
         {
             "family": assignment.family,
@@ -543,6 +549,7 @@ def _write_best(setup: Setup, run_dir: Path, trial: Trial) -> None:
             "folds": dict(assignment.folds),
             "seed": assignment.seed,
             "reach": {name: list(values) for name, values in assignment.reach.items()},
+            **(inherited if lineage else {}),
         }
     )
     (run_dir / "best_config.yaml").write_text(text, encoding="utf-8")

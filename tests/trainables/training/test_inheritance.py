@@ -10,10 +10,13 @@ import safetensors.torch
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from tests.trainables.training.test_walk import _toy_family, assignment, weights  # noqa: F401
+from trainables.data.config import DataConfig, FoldsConfig
 from trainables.data.folds import FoldWindow
 from trainables.errors import LeakError
+from trainables.train import Ancestor, TrainFile, _parser, train
 from trainables.training.inheritance import refuse_leak, source_fold
 from trainables.training.walk import run_trial
 
@@ -107,6 +110,27 @@ def test_a_child_goes_on_from_where_its_parent_was(tmp_path):
     assert [r.reused_from for r in twin] == [f"{tmp_path.name}/t0002"] * 2
     other = run(tmp_path, "t0005", {"trial_id": "t0003", "folds": [[0, 0], [1, 1]]}, config={"epochs": 2})
     assert not any(r.reused_from for r in other)
+
+
+def test_a_lineage_is_trained_again_to_the_same_child(tmp_path):
+    """What `best_config.yaml` says of a child leads to the child's own results (a search's and a retraining's)."""
+    same = [[0, 0], [1, 1]]
+    first = run(tmp_path / "search", "t0001")[-1]
+    run(tmp_path / "search", "t0002", {"trial_id": "t0001", "folds": same}, config={"lr": 5e-3}, seed=4)
+    wanted = run(tmp_path / "search", "t0007", {"trial_id": "t0002", "folds": [[0, 0], [1, 0]]}, config={"lr": 2e-3})
+    given = assignment(tmp_path / "again")
+    file = TrainFile(
+        family="toy", config={"lr": 2e-3}, data=DataConfig(**given.data), folds=FoldsConfig(**given.folds), seed=11,
+        n_folds=2, inherit=((0, 0), (1, 0)),
+        lineage=(
+            Ancestor(config={}, seed=11),
+            Ancestor(config={"lr": 5e-3}, seed=4, inherit=((0, 0), (1, 1))),
+        ),
+    )  # fmt: skip
+    flags = ["--out", str(tmp_path / "again"), "--engine", "plain", "--threads", "1", "--deterministic"]
+    found = train(file, _parser().parse_args(flags), Console(quiet=True))
+    assert [r.metrics["val_loss"] for r in found] == [r.metrics["val_loss"] for r in wanted]
+    assert found[-1].metrics["val_loss"] != first.metrics["val_loss"]
 
 
 def test_weights_of_a_later_fold_are_refused_before_anything_is_trained(tmp_path):
