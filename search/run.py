@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING, Any, cast  # noqa: E402
 
 if TYPE_CHECKING:
     from analysis.tracking import Tracker
-    from search.objective import Constraint, Objective
     from search.settings import SearchSection, SpaceFile
     from search.space_file import Document
     from search.study import Study
@@ -162,7 +161,7 @@ def _set_up(chosen: argparse.Namespace) -> Setup:
     problems, warnings = check_space(
         spec.space(), family, spec.search.enqueue, document,
         optimizer=spec.search.optimizer, trials=spec.budget.trials, allow_partial=spec.search.allow_partial,
-        constraints=_constraints(spec),
+        constraints=spec.bounds(),
     )  # fmt: skip
     if problems:
         raise SpaceError(problems)
@@ -183,18 +182,6 @@ def _set_up(chosen: argparse.Namespace) -> Setup:
     )
 
 
-def _constraints(spec: SpaceFile) -> tuple[Constraint, ...]:
-    from search.objective import Constraint
-
-    return tuple(Constraint(c.metric, c.bound, c.limit) for c in spec.constraints)
-
-
-def _objectives(spec: SpaceFile) -> tuple[Objective, ...]:
-    from search.objective import Objective
-
-    return tuple(Objective(o.metric, "min" if o.direction == "minimize" else "max") for o in spec.objectives)
-
-
 def _earlier(source: str, spec: SpaceFile, config_class: Any) -> EarlierSearch:
     """Read the source of a warm start; nothing is written to it."""
     from search.validity import resolved
@@ -205,7 +192,7 @@ def _earlier(source: str, spec: SpaceFile, config_class: Any) -> EarlierSearch:
 
         return stored_trials(uri, experiment)
 
-    return earlier_search(source, _objectives(spec)[0], read_mlflow, lambda config: resolved(config, config_class))
+    return earlier_search(source, spec.minimised()[0], read_mlflow, lambda config: resolved(config, config_class))
 
 
 def _read_space(chosen: argparse.Namespace) -> tuple[SpaceFile, Document, str]:
@@ -342,13 +329,12 @@ def _open_study(setup: Setup, run_dir: Path, dataset: Dataset, scored: str, warm
         "warm_start": warm.to_header(),
         **_provenance(),
     }
-    constraints = _constraints(spec)
     charter = {
         "space": spec.space(),
         "ladder": setup.ladder,
         "n_trials": spec.budget.trials,
-        "objectives": _objectives(spec),
-        "constraints": constraints,
+        "objectives": spec.minimised(),
+        "constraints": spec.bounds(),
         "optimizer": {"name": search.optimizer, **_optimizer_settings(search)},
         "stopping": {"name": search.stopping.rule, **search.stopping.model_dump(exclude={"rule"})},
         "seed": setup.seed,
@@ -363,7 +349,7 @@ def _open_study(setup: Setup, run_dir: Path, dataset: Dataset, scored: str, warm
     make = Study.resume if is_resumed else Study.create
 
     def infeasible(config: Config) -> str | None:
-        return infeasible_reason(config, setup.config_class, constraints)
+        return infeasible_reason(config, setup.config_class, spec.bounds())
 
     return make(run_dir / "journal.sqlite", header=header, infeasible=infeasible, **charter)
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, create_model, model_validator
 
+from search import objective
 from search.parameters import Parameter, StrictModel, Value, shown
 from search.space import Problem, Space, condition_problems
 
@@ -258,6 +259,15 @@ class SpaceFile(StrictModel):
     def space(self) -> Space:
         """Return the space that the parameters span."""
         return Space(self.parameters)
+
+    def minimised(self) -> tuple[objective.Objective, ...]:
+        """Return the objectives as the search takes them."""
+        words: dict[str, Literal["min", "max"]] = {"minimize": "min", "maximize": "max"}
+        return tuple(objective.Objective(o.metric, words[o.direction]) for o in self.objectives)
+
+    def bounds(self) -> tuple[objective.Constraint, ...]:
+        """Return the constraints as the search takes them."""
+        return tuple(objective.Constraint(c.metric, c.bound, c.limit) for c in self.constraints)
 
     def problems(self) -> tuple[Problem, ...]:
         """Return what is wrong across several places of the file."""
