@@ -146,6 +146,12 @@ class Trial:
         return replace(self, observations=(*self.observations, observation))
 
     @property
+    def excess(self) -> float | None:
+        """All that is broken of its constraints together, else how near the nearest limit is, as a negative number."""
+        broken = [excess for excess in self.excesses.values() if excess > 0]
+        return sum(broken) if broken else max(self.excesses.values(), default=None)
+
+    @property
     def n_folds(self) -> int:
         """Number of complete folds."""
         return len(self.by_fold())

@@ -271,8 +271,11 @@ def as_heard(trial: Trial, point: Config, ladder: Sequence[Rung]) -> Trial | Non
     """Return an earlier trial as an optimizer of the new search shall hear it; None where it says nothing.
 
     It keeps the rungs that the new ladder has too. With every fold complete it is complete, with some it was stopped:
-    never more than what was seen. Failed and lost trials say nothing.
+    never more than what was seen. Failed and lost trials say nothing, and neither do those that began with the weights
+    of another: what they scored is not what their config alone would.
     """
+    if trial.inherit:
+        return None
     seen = {(o.fold, o.share): o for o in trial.observations}
     kept = tuple(replace(seen[at], rung=rung.index) for rung in ladder if (at := (rung.fold, rung.share)) in seen)
     untrainable = trial.state in (TrialState.OUT_OF_MEMORY, TrialState.DIVERGED)

@@ -80,6 +80,7 @@ class Experience:
         self._first_mark = first_mark
         self.objectives = tuple(objectives)
         self._genes, self._untrainable = _Rows(genome.n_genes), _Rows(genome.n_genes)
+        self._excesses, self._untrainable_excesses = _Rows(1), _Rows(1)
         self._numbers = _Rows(2 * len(self.objectives) + 2)
         self._ids: list[str] = []
         self._partial: dict[int, Trial] = {}
@@ -105,10 +106,13 @@ class Experience:
             self._running[trial.number] = genes, trial
             return
         self._running.pop(trial.number, None)
+        excess = np.array([np.nan if trial.excess is None else trial.excess])
         if trial.state in UNTRAINABLE:
             self._untrainable.append(genes)
+            self._untrainable_excesses.append(excess)
         elif trial.state.has_value and None not in self._losses(trial):
             self._take(genes, trial)
+            self._excesses.append(excess)
 
     def is_known(self, genes: Array) -> bool:
         """Say whether a config was proposed before."""
@@ -121,6 +125,12 @@ class Experience:
     def untrainable(self, n_first: int | None = None) -> Array:
         """Return the (m, d) expressed genes of configs that could not be trained, oldest first."""
         return self._untrainable.view[:n_first]
+
+    def excesses(self, n_results: int | None, n_untrainable: int | None) -> tuple[Array, Array]:
+        """Return `Trial.excess` of the rows of `results` and `untrainable`, NaN where unknown, and of running ones."""
+        known = self._excesses.view[:n_results, 0]
+        n_live = len(self.results(n_results)) - len(known)
+        return np.append(known, np.full(n_live, np.nan)), self._untrainable_excesses.view[:n_untrainable, 0]
 
     def results(self, n_first: int | None = None) -> Results:
         """Return the first finished trials; with None all of them, and running ones that have reported at the end."""

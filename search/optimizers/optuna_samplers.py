@@ -117,9 +117,8 @@ class OptunaOptimizer:
             system_attrs=dict(trial.note.get("trial", {})),
             intermediate_values=self._by_rung(trial),
         )
-        if trial.excesses:
-            broken = [excess for excess in trial.excesses.values() if excess > 0]
-            frozen.set_constraint("limits", sum(broken) if broken else max(trial.excesses.values()))
+        if trial.excess is not None:
+            frozen.set_constraint("limits", trial.excess)
         elif trial.state in UNTRAINABLE:
             frozen.set_constraint("limits", 1.0)
         self._table.told[trial.number] = frozen

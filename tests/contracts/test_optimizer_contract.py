@@ -202,16 +202,16 @@ def test_tpe_keeps_away_from_what_cannot_be_trained(state: TrialState) -> None:
 
 @pytest.mark.parametrize("name", ["evolutionary_bayesian", "tpe", "nsga2", "nsga3"])
 def test_a_constraint_that_is_measured_keeps_proposals_away(name: str) -> None:
-    """The loss falls to the left, where a bound is broken the more the further: most proposals stay to the right."""
+    """The loss falls to the left, where a bound is broken the more the further: few proposals go far there."""
     objectives = (Objective("val_loss"), Objective("ic", "max"))[: 1 + (name == "nsga3")]
-    optimizer = make(name, SMOOTH, objectives, population=12)
-    n_left = 0
-    for number in range(60):
+    optimizer = make(name, SMOOTH, objectives, population=8)
+    n_trials, places = 24 if name == "evolutionary_bayesian" else 60, []
+    for number in range(n_trials):
         trial = as_trial(number, optimizer.ask(number, number))
         optimizer.tell(trial)
         optimizer.tell(bounded(trial))
-        n_left += trial.config["x"] < 0 and number >= 20
-    assert n_left < 14, n_left
+        places.append(trial.config["x"])
+    assert np.mean(np.array(places[8:]) < -0.25) < 0.35
 
 
 def test_the_gaussian_process_takes_broken_bounds_for_a_constraint() -> None:

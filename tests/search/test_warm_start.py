@@ -160,6 +160,7 @@ def test_a_shorter_ladder_completes_and_a_longer_one_does_not() -> None:
         heard = as_heard(trial, trial.config, ladder(n_folds))
         assert heard is not None
         assert (heard.state, len(heard.observations)) == (state, seen)
+    assert as_heard(replace(trial, inherit={"trial_id": "t0", "folds": [[0, 0]]}), trial.config, ladder(2)) is None
     failed = replace(trial, state=TrialState.FAILED)
     assert as_heard(failed, failed.config, ladder(2)) is None
     assert as_heard(replace(trial, observations=()), trial.config, ladder(2)) is None
