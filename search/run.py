@@ -299,8 +299,7 @@ def _warm_start(setup: Setup, run_dir: Path, scored: str, is_resumed: bool) -> W
     from search.warm_start import WarmStart, warm_start
 
     if is_resumed:
-        header = Study.read(run_dir / "journal.sqlite").header
-        return WarmStart.from_header(header["warm_start"]) if "warm_start" in header else WarmStart()
+        return WarmStart.from_header(Study.read(run_dir / "journal.sqlite").header)
     if setup.earlier is None:
         return WarmStart()
     warm = warm_start(

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from search.charter import prior_body, prior_from
+from search.charter import prior_from
 from search.errors import JournalError, SpaceError
 from search.objective import Objective
 from search.space import Space
@@ -87,21 +87,20 @@ class WarmStart:
     n_left_out: int = 0
 
     def to_header(self) -> dict[str, Any]:
-        """Return it as JSON values; `from_header` reads them back."""
+        """Return it as JSON values, less the prior, which the charter of the study keeps."""
         return {
             "source": self.source,
             "is_comparable": self.is_comparable,
-            "prior": [prior_body(trial) for trial in self.prior],
             "enqueue": [dict(config) for config in self.enqueue],
             "n_inherited": self.n_inherited,
             "n_left_out": self.n_left_out,
         }
 
     @classmethod
-    def from_header(cls, body: Mapping[str, Any]) -> WarmStart:
-        """Read what `to_header` wrote."""
-        lists = {"prior": tuple(prior_from(told) for told in body["prior"]), "enqueue": tuple(body["enqueue"])}
-        return cls(**{**body, **lists})
+    def from_header(cls, header: Mapping[str, Any]) -> WarmStart:
+        """Read the header of a journal that has what `to_header` wrote as `warm_start`, and the charter as `study`."""
+        body, prior = header["warm_start"], header["study"]["prior"]
+        return cls(**{**body, "enqueue": tuple(body["enqueue"]), "prior": tuple(prior_from(told) for told in prior)})
 
     def describe(self) -> str:
         """Return one line for a person."""
@@ -277,7 +276,8 @@ def as_heard(trial: Trial, point: Config, ladder: Sequence[Rung]) -> Trial | Non
     if trial.inherit:
         return None
     seen = {(o.fold, o.share): o for o in trial.observations}
-    kept = tuple(replace(seen[at], rung=rung.index) for rung in ladder if (at := (rung.fold, rung.share)) in seen)
+    points = [(rung.index, (rung.fold, rung.share)) for rung in ladder]
+    kept = tuple(replace(seen[at], rung=index, blocks=()) for index, at in points if at in seen)
     untrainable = trial.state in (TrialState.OUT_OF_MEMORY, TrialState.DIVERGED)
     if not untrainable and not kept:
         return None

@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 import pytest
 
-from search.charter import charter_from
+from search.charter import charter_from, prior_body
 from search.errors import SpaceError
 from search.objective import Objective
 from search.replay import replay
@@ -70,7 +70,8 @@ def test_a_widened_space_hears_every_result_and_tries_the_leaders_first(tmp_path
     assert all(t.trial_id.startswith("a/t0") for t in warm.prior)
     old = {f"a/{t.trial_id}": t for t in before.trials.values()}
     assert all(t.observations == old[t.trial_id].observations for t in warm.prior)
-    assert WarmStart.from_header(json.loads(json.dumps(warm.to_header()))) == warm
+    header = {"warm_start": warm.to_header(), "study": {"prior": [prior_body(trial) for trial in warm.prior]}}
+    assert WarmStart.from_header(json.loads(json.dumps(header))) == warm
 
 
 @pytest.mark.parametrize("facts", [{"family": "mlp", "scored": "other"}, {"family": "condor", "scored": "abc"}])
@@ -113,7 +114,7 @@ def test_a_search_that_begins_warm_replays_from_its_own_journal(tmp_path: Path, 
         trial = study.next()
         assert trial is not None
         run_trial(study, trial, [0.5] * 4)
-    kept = WarmStart.from_header(Study.read(path).header["warm_start"])
+    kept = WarmStart.from_header(Study.read(path).header)
     with Study.resume(path, **{**arguments, "prior": kept.prior, "enqueue": kept.enqueue}) as study:
         while (trial := study.next()) is not None:
             run_trial(study, trial, [0.5 + trial.number / 100] * 4)
