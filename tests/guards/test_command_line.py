@@ -22,6 +22,8 @@ FLAGS = {
     "--warm-start",
     "--resume",
     "--dry-run",
+    "--final-eval",
+    "--reopen",
     "--help",
 }
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from trainables import catalogue
-from trainables.data.config import DataConfig, FoldsConfig
+from trainables.data.config import DataConfig, FinalFolds, FoldsConfig
 from trainables.data.dataset import Dataset
 from trainables.data.folds import FoldPlan, FoldRows, fold_rows, plan_folds
 from trainables.data.loader import load_times
@@ -270,7 +270,8 @@ def _digest(content: bytes) -> str:
 
 def _prepare(assignment: Assignment) -> _Walk:
     config = _validated(catalogue.config_class(assignment.family), assignment.config)
-    data, folds = _validated(DataConfig, assignment.data), _validated(FoldsConfig, assignment.folds)
+    data = _validated(DataConfig, assignment.data)
+    folds = _validated(FinalFolds if "opening" in assignment.folds else FoldsConfig, assignment.folds)
     options = _validated(RunOptions, assignment.options)
     device = torch.device(_device_name(options))
     check_precision(config.precision, device)
