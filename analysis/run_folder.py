@@ -6,6 +6,7 @@
       journal.sqlite        the event log (`search.journal`); here only the tracker reads it
       trials.parquet        one row a trial; see TRIAL_COLUMNS, and `param.*`, `metric.*`, `metric.*.se`
       folds.parquet         one row a (trial, fold, metric); see FOLD_COLUMNS
+      pareto.json           the Pareto set, where the search has several objectives (`search.pareto`)
       ranking.csv           one row a ranked trial (`analysis.reports.leaderboard`)
       report.html           the page (`analysis.reports.page`)
       vault.json            ledger of the final test period, and final/ what it left (`analysis.vault`)
@@ -273,6 +274,16 @@ def read_plan(run_dir: Path) -> Plan:
         raise RunFolderError(f"{file}: expected the fields {', '.join(missing)}; written by another version?")
     known = {name: found[name] for name in (*_REQUIRED, *_OPTIONAL) if name in found}
     return Plan(**known, more={k: v for k, v in found.items() if k not in known and k != "format"})
+
+
+def write_pareto(run_dir: Path, front: Mapping[str, Any]) -> None:
+    """Write `pareto.json`: `objectives`, `constraints` and `trials` with values, errors and configs (SEARCH-19)."""
+    write_text(run_dir / "pareto.json", json.dumps(front, indent=2, allow_nan=False) + "\n")
+
+
+def inherited_trials(plan: Plan) -> int:
+    """Return how many trials an earlier search tried on these folds before this one began from its results (A32)."""
+    return int(plan.more.get("inherited_trials", 0))
 
 
 def _require(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Any], table: str) -> None:

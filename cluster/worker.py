@@ -163,6 +163,7 @@ def _plain(report: RungReport) -> dict[str, Any]:
         "n_scored": int(report.n_scored),
         "seconds": float(report.seconds),
         "blocks": [float(value) for value in report.blocks],
+        "reused_from": str(report.reused_from),
     }
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from search import optimizers, stopping
 from search.charter import Charter, named
 from search.errors import ProtocolError
-from search.history import ENQUEUED, STARTED, History
+from search.history import ENQUEUED, PROPOSED, STARTED, History
 from search.journal import Event, to_json
+from search.lineage import inherited_from
 from search.objective import Objective
 from search.optimizers import Proposal
 from search.seeding import seed_for
 from search.stopping.whole_search import WholeSearch
-from search.trial import Decision, Observation, Trial, TrialState
+from search.trial import Config, Decision, Observation, Trial, TrialState
 from search.unlocking import Unlocking
 
 
@@ -29,7 +32,8 @@ class Mind:
 
     def __init__(self, charter: Charter, header: Mapping[str, Any]) -> None:
         self.charter = charter
-        self.history = History(charter.objectives, header)
+        self.history = History(charter.objectives, header, charter.constraints)
+        self._n_proposed: Counter[str] = Counter()
         name, settings = named(charter.optimizer)
         self._optimizer = optimizers.make(
             name,
@@ -46,10 +50,14 @@ class Mind:
         self._held_back: dict[int, Trial] = {}
         self._whole = WholeSearch(charter.objectives[0], **charter.limits)
         self._unlocking = Unlocking(**charter.unlock) if charter.unlock else None
+        for trial in charter.prior:
+            self._optimizer.tell(self._weighed(trial))
 
     def apply(self, event: Event) -> Trial | None:
         """Take an event in; return the trial that it changed. Optimizer and rules hear of all but new attempts."""
         trial = self.history.apply(event)
+        if trial is not None and event.kind == PROPOSED:
+            self._n_proposed[self._telling(trial.config)] += 1
         if trial is not None and event.kind != STARTED:
             self._tell_optimizer(trial)
             self._rule.tell(trial)
@@ -117,9 +125,28 @@ class Mind:
             origin=proposal.origin,
             generation=generation,
             parents=proposal.parents,
-            seed=seed_for(charter.seed, "trial", number),
+            seed=self._training_seed(config),
             note=json.loads(to_json(dict(proposal.note))),
+            inherit=self._inherit(proposal),
         )
+
+    def _inherit(self, proposal: Proposal) -> Mapping[str, Any]:
+        if not proposal.inherit:
+            return {}
+        return inherited_from(self.history.trials[proposal.inherit], self.charter.ladder)
+
+    def _training_seed(self, config: Config) -> int:
+        """Return a seed that follows from the config and from how often it was proposed before, not from its number.
+
+        So a config that another search with this seed has trained finds its results again, and one that is proposed
+        twice is trained with two seeds.
+        """
+        telling = self._telling(config)
+        return seed_for(self.charter.seed, "trial", telling, self._n_proposed[telling])
+
+    def _telling(self, config: Config) -> str:
+        defaults = self.charter.defaults
+        return to_json({n: v for n, v in sorted(config.items()) if n not in defaults or defaults[n] != v})
 
     def judge(self, trial: Trial, observation: Observation) -> tuple[Decision, TrialState, str]:
         """Return decision, new state and reason for a new observation: a pure function of the events so far."""
@@ -129,12 +156,31 @@ class Mind:
         if broken:
             found = ", ".join(f"{metric} is {observation.metrics[metric]}" for metric in broken)
             return Decision.STOP, TrialState.DIVERGED, f"{found} at rung {observation.rung} (fold {observation.fold})"
-        heard = trial.observed(observation)
-        if observation.rung == len(charter.ladder) - 1:
+        heard = self.history.observed(trial, observation)
+        is_last = observation.rung == len(charter.ladder) - 1
+        if broken_bounds := self._broken_bounds(heard, is_last=is_last):
+            return Decision.STOP, TrialState.INFEASIBLE, "; ".join(broken_bounds)
+        if is_last:
             missing = [o.metric for o in charter.objectives if o.loss(heard) is None]
+            missing += [c.metric for c in charter.constraints if c.metric not in heard.excesses]
             if missing:
                 return Decision.STOP, TrialState.FAILED, f"the trial reported no value of {', '.join(missing)}"
             return Decision.STOP, TrialState.COMPLETE, ""
         if self._rule.decide(heard) is Decision.STOP:
             return Decision.STOP, TrialState.STOPPED, f"{named(charter.stopping)[0]} at rung {observation.rung}"
         return Decision.CONTINUE, TrialState.RUNNING, ""
+
+    def _weighed(self, prior: Trial) -> Trial:
+        """Return a trial of an earlier search as the constraints of this one see it."""
+        heard = self.history.weighed(prior)
+        is_complete = prior.state is TrialState.COMPLETE
+        broken = prior.state.has_value and self._broken_bounds(heard, is_last=is_complete)
+        return replace(heard, state=TrialState.INFEASIBLE) if broken else heard
+
+    def _broken_bounds(self, heard: Trial, *, is_last: bool) -> list[str]:
+        found = []
+        for constraint in self.charter.constraints:
+            estimate = heard.estimate(constraint.metric)
+            if estimate is not None and constraint.is_judged(heard, is_last=is_last):
+                found.append(constraint.objection(estimate.mean))
+        return [text for text in found if text is not None]

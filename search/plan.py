@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 from .seeding import generator
-from .settings import Asha, FoldRacing, Hyperband, NoStopping, Predicted, SpaceFile
+from .settings import Asha, Dominated, FoldRacing, Hyperband, NoStopping, Predicted, SpaceFile
 from .space import Space
 from .stopping.hyperband import bracket_order, bracket_starts
 from .trial import Rung
 from .validity import infeasible_reason
 
-Stopping = Asha | Hyperband | FoldRacing | Predicted | NoStopping
+Stopping = Asha | Hyperband | FoldRacing | Predicted | Dominated | NoStopping
 CPU_FLOPS = 8e9
 """Floating-point operations a second of small float32 models on one core. It and the next three only scale times."""
 GPU_FLOPS = 100e12
@@ -81,7 +81,8 @@ def expected_visits(n_trials: int, ladder: Sequence[Rung], stopping: Stopping) -
     """Return how many trials reach each rung: what the rule aims at, or at most where it depends on the results.
 
     ASHA lets one in eta go on from each of its milestones, and so does each bracket of Hyperband. Fold racing drops
-    only who is shown to be worse, which no plan can know: all trials may reach every rung.
+    only who is shown to be worse, and dominance only who is dominated, which no plan can know: all trials may reach
+    every rung.
 
     Args:
         n_trials: Trials asked for.
@@ -125,6 +126,8 @@ def describe_stopping(stopping: Stopping, ladder: Sequence[Rung]) -> str:
     n_folds = ladder[-1].fold + 1
     if isinstance(stopping, Asha):
         return f"asha, one in {stopping.eta} goes on"
+    if isinstance(stopping, Dominated):
+        return f"dominated, about one in {stopping.eta} goes on and all that nothing dominates (trials: at most)"
     if isinstance(stopping, Hyperband):
         starts = bracket_starts(n_folds, stopping.min_folds, stopping.eta)
         return f"hyperband, one in {stopping.eta} goes on, in brackets from fold {', '.join(map(str, starts))}"

@@ -20,7 +20,7 @@ import logging  # noqa: E402
 import secrets  # noqa: E402
 import shutil  # noqa: E402
 import time  # noqa: E402
-from collections.abc import Iterator, Sequence  # noqa: E402
+from collections.abc import Iterator, Mapping, Sequence  # noqa: E402
 from contextlib import contextmanager  # noqa: E402
 from dataclasses import asdict, dataclass  # noqa: E402
 from datetime import UTC, datetime  # noqa: E402
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from search.space_file import Document
     from search.study import Study
     from search.trial import Config, Rung, Trial
+    from search.warm_start import EarlierSearch, WarmStart
     from trainables.data.config import DataConfig, FoldsConfig
     from trainables.data.dataset import Dataset
     from trainables.data.loader import MarketOutline
@@ -59,6 +60,7 @@ class Setup:
     warnings: tuple[str, ...]
     name: str
     seed: int
+    earlier: EarlierSearch | None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -95,6 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
         help="change one value of the space file, such as budget.trials=12; may be repeated")  # fmt: skip
     add("--mlflow-uri", metavar="URI", help="tracking server; default: mlflow.db in the run folder")
+    add("--warm-start", metavar="SOURCE",
+        help="begin from an earlier search: a run folder, mlflow:URI#EXPERIMENT or optuna:URL#STUDY")  # fmt: skip
     add("--resume", type=Path, metavar="DIR", help="go on with the search of this run folder")
     add("--final-eval", metavar="CHOICE",
         help="open the vault of the run of --resume: for the leader, the confidence_set, or trials as t0007,t0012",
@@ -130,12 +134,14 @@ def _search(chosen: argparse.Namespace) -> int:
         return _show_plan(setup)
     run_dir = chosen.resume or _new_folder(chosen.out or RUNS / f"{setup.name}-{time.strftime('%Y%m%d-%H%M%S')}")
     try:
-        dataset = _check_data(setup, run_dir)
+        dataset, scored = _check_data(setup, run_dir)
+        warm = _warm_start(setup, run_dir, scored, is_resumed=bool(chosen.resume))
     except BaseException:
         if chosen.resume is None:
             shutil.rmtree(run_dir, ignore_errors=True)
         raise
-    with _log(run_dir / "log.txt"), _open_study(setup, run_dir, dataset, is_resumed=bool(chosen.resume)) as study:
+    is_resumed = bool(chosen.resume)
+    with _log(run_dir / "log.txt"), _open_study(setup, run_dir, dataset, scored, warm, is_resumed) as study:
         plan = _plan_file(setup, run_dir, study, dataset)
         tracker = _track(setup, run_dir, study)
         begun = time.monotonic()
@@ -155,6 +161,8 @@ def _check_flags(chosen: argparse.Namespace) -> None:
 
     if chosen.final_eval and chosen.resume is None:
         raise SpaceError("--final-eval: expected --resume DIR, the run whose vault is opened, found none; give it too")
+    if chosen.warm_start is not None and chosen.resume is not None:
+        raise SpaceError("--warm-start: expected a new search, found --resume beside it; what a run took over it keeps")
     if chosen.reopen and not chosen.final_eval:
         raise SpaceError("--reopen: expected --final-eval CHOICE beside it, found none; give it too")
 
@@ -173,6 +181,7 @@ def _set_up(chosen: argparse.Namespace) -> Setup:
         spec.space(), family, spec.search.enqueue, document,
         optimizer=spec.search.optimizer, trials=spec.budget.trials, allow_partial=spec.search.allow_partial,
         machine=_machine(spec),
+        constraints=spec.bounds(),
     )  # fmt: skip
     if problems:
         raise SpaceError(problems)
@@ -190,7 +199,21 @@ def _set_up(chosen: argparse.Namespace) -> Setup:
         warnings=warnings,
         name=name,
         seed=spec.search.seed or 0,
+        earlier=None if chosen.warm_start is None else _earlier(chosen.warm_start, spec, family),
     )
+
+
+def _earlier(source: str, spec: SpaceFile, config_class: Any) -> EarlierSearch:
+    """Read the source of a warm start; nothing is written to it."""
+    from search.validity import resolved
+    from search.warm_start import earlier_search
+
+    def read_mlflow(uri: str, experiment: str) -> list[dict[str, Any]]:
+        from analysis.mlflow_tracker import stored_trials
+
+        return stored_trials(uri, experiment)
+
+    return earlier_search(source, spec.minimised()[0], read_mlflow, lambda config: resolved(config, config_class))
 
 
 def _read_space(chosen: argparse.Namespace) -> tuple[SpaceFile, Document, str]:
@@ -213,7 +236,7 @@ def _read_space(chosen: argparse.Namespace) -> tuple[SpaceFile, Document, str]:
         overrides = [*chosen.overrides, *flags]
         spec, document = load(chosen.space, model=model, profile=chosen.profile, overrides=overrides)
         if spec.search.seed is None:
-            overrides.append(f"search.seed={secrets.randbelow(2**31)}")
+            overrides.append(f"search.seed={_seed_before(chosen.warm_start)}")
             spec, document = load(chosen.space, model=model, profile=chosen.profile, overrides=overrides)
         return spec, document, "-".join(filter(None, (chosen.space.stem, chosen.profile)))
     kept = chosen.resume / "space.yaml"
@@ -234,6 +257,15 @@ def _read_space(chosen: argparse.Namespace) -> tuple[SpaceFile, Document, str]:
         more = [f"and {len(found) - MOST_DIFFERENCES} more values differ"] if len(found) > MOST_DIFFERENCES else []
         raise SpaceError(tuple(f"--resume {chosen.resume}: {line}" for line in [*found[:MOST_DIFFERENCES], *more]))
     return spec, document, chosen.resume.name
+
+
+def _seed_before(source: str | None) -> int:
+    """Return the seed of the run that a search begins from, so that it finds its folds again; else a fresh one."""
+    from search.study import Study
+
+    if source is not None and (Path(source) / "journal.sqlite").is_file():
+        return int(Study.read(Path(source) / "journal.sqlite").header["study"]["seed"])
+    return secrets.randbelow(2**31)
 
 
 def _show_plan(setup: Setup) -> int:
@@ -259,26 +291,50 @@ def _new_folder(path: Path) -> Path:
     return path
 
 
-def _check_data(setup: Setup, run_dir: Path) -> Dataset:
-    """Build the default config's data set and lay the folds over it, so that data errors come before any trial."""
+def _check_data(setup: Setup, run_dir: Path) -> tuple[Dataset, str]:
+    """Build the default config's data set and lay the folds over it, so that data errors come before any trial.
+
+    Returns:
+        The data set, and the hash of what is scored: only results over equal ones may be compared.
+    """
     from trainables.catalogue import family
-    from trainables.data.folds import check_folds
+    from trainables.data.folds import check_folds, scored_digest
 
     spec, space = setup.spec, setup.spec.space()
     config = _full_config(setup, space.complete({}))
     dataset: Dataset = family(spec.family).dataset(config, setup.data, setup.folds, space.reach(), run_dir / "store")
     lookback = setup.config_class.scored_lookback(space.reach())
-    check_folds(
+    rows = check_folds(
         setup.market.plan.windows, dataset,
         lookback=lookback, scored_lookback=lookback, embargo=setup.folds.embargo_days,
     )  # fmt: skip
-    return dataset
+    return dataset, scored_digest(rows, dataset)
 
 
-def _open_study(setup: Setup, run_dir: Path, dataset: Dataset, is_resumed: bool) -> Study:
-    from search.objective import Objective
+def _warm_start(setup: Setup, run_dir: Path, scored: str, is_resumed: bool) -> WarmStart:
+    """Return what the search takes over from an earlier one; a resumed one has it in its journal."""
     from search.study import Study
-    from search.validity import infeasible_reason
+    from search.validity import resolved
+    from search.warm_start import WarmStart, warm_start
+
+    if is_resumed:
+        return WarmStart.from_header(Study.read(run_dir / "journal.sqlite").header)
+    if setup.earlier is None:
+        return WarmStart()
+    warm = warm_start(
+        setup.earlier,
+        space=setup.spec.space(),
+        ladder=setup.ladder,
+        facts={"family": setup.spec.family, "scored": scored},
+        resolve=lambda config: resolved(config, setup.config_class),
+    )
+    print(warm.describe(), file=sys.stderr)
+    return warm
+
+
+def _open_study(setup: Setup, run_dir: Path, dataset: Dataset, scored: str, warm: WarmStart, is_resumed: bool) -> Study:
+    from search.study import Study
+    from search.validity import infeasible_reason, resolved
 
     spec, search = setup.spec, setup.spec.search
     header = {
@@ -287,20 +343,22 @@ def _open_study(setup: Setup, run_dir: Path, dataset: Dataset, is_resumed: bool)
         "data": spec.data.model_dump(mode="json"),
         "folds": spec.folds.model_dump(mode="json"),
         "marks": dict(dataset.marks),
+        "scored": scored,
+        "warm_start": warm.to_header(),
         **_provenance(),
     }
     charter = {
         "space": spec.space(),
         "ladder": setup.ladder,
         "n_trials": spec.budget.trials,
-        "objectives": [Objective(o.metric, "min" if o.direction == "minimize" else "max") for o in spec.objectives],
-        "optimizer": {
-            "name": search.optimizer,
-            **({"n_startup": search.n_startup} if search.optimizer == "tpe" else {}),
-        },
+        "objectives": spec.minimised(),
+        "constraints": spec.bounds(),
+        "optimizer": {"name": search.optimizer, **_optimizer_settings(search)},
         "stopping": {"name": search.stopping.rule, **search.stopping.model_dump(exclude={"rule"})},
         "seed": setup.seed,
-        "enqueue": search.enqueue,
+        "enqueue": (*search.enqueue, *warm.enqueue),
+        "prior": warm.prior,
+        "defaults": resolved({}, setup.config_class) or {},
         "population": search.population,
         "synchronous": search.synchronous,
         "limits": spec.limits(),
@@ -311,12 +369,16 @@ def _open_study(setup: Setup, run_dir: Path, dataset: Dataset, is_resumed: bool)
     make = Study.resume if is_resumed else Study.create
 
     def infeasible(config: Config) -> str | None:
-        return infeasible_reason(config, setup.config_class, _machine(spec))
+        return infeasible_reason(config, setup.config_class, _machine(spec), spec.bounds())
 
     return make(run_dir / "journal.sqlite", header=header, infeasible=infeasible, **charter)
 
 
 def _optimizer_settings(search: SearchSection) -> dict[str, Any]:
+    from trainables.config import OPTIMISATION_FIELDS
+
+    if search.optimizer == "population_based":
+        return {"genes": list(OPTIMISATION_FIELDS)}
     has_startup = search.optimizer in ("tpe", "gp", "evolutionary_bayesian")
     return {"n_startup": search.n_startup} if has_startup and search.n_startup is not None else {}
 
@@ -391,10 +453,22 @@ def _assignment(setup: Setup, run_dir: Path, trial: Trial) -> Assignment:
         ladder=tuple((rung.fold, rung.share) for rung in setup.ladder),
         seed=trial.seed,
         run_dir=str(run_dir.resolve()),
-        options={"engine": spec.resources.engine, "threads": spec.resources.threads},
+        options={
+            "engine": spec.resources.engine,
+            "threads": spec.resources.threads,
+            "reuse_dir": str(_results(setup, run_dir)) if spec.search.reuse else None,
+            "keep_fold_weights": spec.search.optimizer == "population_based",
+        },
         n_workers=spec.resources.workers_per_trial,
         fidelity=_fidelity(spec),
+        inherit=trial.inherit,
     )
+
+
+def _results(setup: Setup, run_dir: Path) -> Path:
+    """Return where results of folds are kept for later searches."""
+    chosen = setup.spec.search.reuse_dir
+    return Path(chosen).resolve() if chosen else run_dir.resolve().parent / "results"
 
 
 def _plan_file(setup: Setup, run_dir: Path, study: Study, dataset: Dataset) -> dict[str, Any]:
@@ -428,6 +502,9 @@ def _plan_file(setup: Setup, run_dir: Path, study: Study, dataset: Dataset) -> d
         "stopping": spec.search.stopping.rule,
         "scale": spec.fidelity.scale,
         "n_trials": spec.budget.trials,
+        "inherited_trials": header["warm_start"]["n_inherited"],
+        "warm_start": header["warm_start"]["source"],
+        "scored": header["scored"],
         "data": setup.data.source,
         "experiment": spec.tracking.experiment,
         "constraints_sha256": header["constraints_sha256"],
@@ -452,17 +529,25 @@ def _track(setup: Setup, run_dir: Path, study: Study) -> Tracker:
 def _conclude(setup: Setup, run_dir: Path, study: Study, plan: dict[str, Any], ending: str) -> int:
     """Write tables, ranking, report and best config; print the ranking and what to type next; return the exit code."""
     from analysis.reports import console, page
-    from analysis.run_folder import RunFolder, write_plan, write_tables
+    from analysis.run_folder import RunFolder, write_pareto, write_plan, write_tables
     from search.outcome import fold_rows, trial_rows
+    from search.pareto import pareto_rows
 
     trials = list(study.trials.values())
     ended = datetime.now(UTC).isoformat(timespec="seconds") if ending == "finished" else None
-    write_plan(run_dir, {**plan, "ended_utc": ended})
+    n_reused = sum(o.reused_from != "" for t in trials for o in t.observations if o.share >= 1.0)
+    write_plan(run_dir, {**plan, "ended_utc": ended, "n_folds_reused": n_reused})
     write_tables(run_dir, trial_rows(trials), fold_rows(trials))
     board, said = page.write(RunFolder(run_dir))
     if board.leader is not None:
-        _write_best(setup, run_dir, study.trials[board.leader.trial_id])
+        _write_best(setup, run_dir, study.trials, board.leader.trial_id)
     console.show(board, run_dir, said)
+    if len(study.charter.objectives) > 1:
+        front = pareto_rows(trials, study.charter.objectives, study.charter.constraints)
+        write_pareto(run_dir, front)
+        console.show_pareto(front, run_dir)
+    if n_reused:
+        print(f"{n_reused} folds were not trained: their results are known from before ({_results(setup, run_dir)})")
     if ending != "finished":
         print(f"{ending}: go on with   python search/run.py --resume {run_dir}")
     if study.stop_reason:
@@ -508,23 +593,36 @@ def _final_assignment(setup: Setup, run_dir: Path, trial: Trial, opening: int) -
     from dataclasses import replace
 
     from analysis.vault import folder
+    from search.errors import SpaceError
     from search.final_evaluation import LADDER
 
+    if trial.inherit:
+        raise SpaceError(
+            f"--final-eval: {trial.trial_id} began with weights of {trial.inherit['trial_id']}, so its config alone "
+            "is not what was chosen; choose trials that began afresh"
+        )
     given = _assignment(setup, run_dir, trial)
     return replace(
         given,
+        options={**given.options, "reuse_dir": None},  # what the vault says stays with its ledger
         folds={**given.folds, "opening": opening},
         ladder=tuple((rung.fold, rung.share) for rung in LADDER),
         run_dir=str(folder(run_dir, opening).resolve()),
     )
 
 
-def _write_best(setup: Setup, run_dir: Path, trial: Trial) -> None:
-    """Write `best_config.yaml`, which `python -m trainables.train --config` trains again."""
+def _write_best(setup: Setup, run_dir: Path, trials: Mapping[str, Trial], trial_id: str) -> None:
+    """Write `best_config.yaml`, which `python -m trainables.train --config` trains again, its lineage included."""
+    from search.lineage import ancestors
     from search.yaml_writer import write_yaml
 
-    assignment = _assignment(setup, run_dir, trial)
+    assignment = _assignment(setup, run_dir, trials[trial_id])
     accum_steps = assignment.config["accum_steps"] * assignment.n_workers  # one process, the same effective batch
+    lineage = [_assignment(setup, run_dir, trial) for trial in ancestors(trials, trial_id)]
+    inherited = {
+        "lineage": [{"config": dict(a.config), "seed": a.seed, "inherit": a.inherit.get("folds", [])} for a in lineage],
+        "inherit": assignment.inherit.get("folds", []),
+    }
     text = write_yaml(
         {
             "family": assignment.family,
@@ -533,6 +631,7 @@ def _write_best(setup: Setup, run_dir: Path, trial: Trial) -> None:
             "folds": dict(assignment.folds),
             "seed": assignment.seed,
             "reach": {name: list(values) for name, values in assignment.reach.items()},
+            **(inherited if lineage else {}),
         }
     )
     (run_dir / "best_config.yaml").write_text(text, encoding="utf-8")

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, create_model, model_validator
 
+from search import objective
 from search.parameters import Choice, Kind, Ordered, Parameter, StrictModel, Value, identity, shown
 from search.space import Problem, Space, condition_problems
 
@@ -26,9 +27,11 @@ Metric = Literal[
     "accuracy",
     "train_loss",
     "loss_gain",
-    "seconds",
     "n_parameters",
+    "memory_bytes",
+    "latency_ms",
 ]
+OURS = "evolutionary_bayesian"
 HIGHER_IS_BETTER: frozenset[Metric] = frozenset({"ic", "rank_ic", "regime_accuracy", "accuracy", "loss_gain"})
 
 
@@ -80,6 +83,16 @@ class Predicted(StrictModel):
     """Most rungs that the surrogate holds."""
 
 
+class Dominated(StrictModel):
+    """For several objectives: successive halving over folds by how many trials dominate a trial there."""
+
+    rule: Literal["dominated"] = "dominated"
+    eta: int = Field(default=3, ge=2)
+    """About one in `eta` trials goes on at each level; what nothing dominates always does."""
+    min_folds: int = Field(default=1, ge=1)
+    """No trial is stopped before so many folds."""
+
+
 class NoStopping(StrictModel):
     """Every trial visits every rung."""
 
@@ -111,7 +124,9 @@ class UnlockSection(StrictModel):
 class SearchSection(StrictModel):
     """How configs are proposed and trials are stopped."""
 
-    optimizer: Literal["random", "tpe", "gp", "cma_es", "nsga2", "qmc", "grid", "evolutionary_bayesian"] = "tpe"
+    optimizer: Literal[
+        "random", "tpe", "gp", "cma_es", "nsga2", "nsga3", "qmc", "grid", "evolutionary_bayesian", "population_based"
+    ] = "tpe"
     """Who proposes configs (SEARCH-4)."""
     n_startup: int | None = Field(default=None, ge=0)
     """Trials before a model-based optimizer trusts its model; none: the optimizer's own number."""
@@ -125,12 +140,18 @@ class SearchSection(StrictModel):
     """Configs tried first, as generation 0; parameters that are not given take their default."""
     seed: int | None = Field(default=None, ge=0, le=2**63 - 1)
     """Seed of everything random; none: drawn at the start and written to the run's space.yaml."""
-    stopping: Annotated[Asha | Hyperband | FoldRacing | Predicted | NoStopping, Field(discriminator="rule")] = Asha()
+    stopping: Annotated[
+        Asha | Hyperband | FoldRacing | Predicted | Dominated | NoStopping, Field(discriminator="rule")
+    ] = Asha()
     """When a trial is ended early."""
     allow_partial: bool = False
     """Let a grid be larger than the budget; the rest of it is then not tried."""
     unlock: UnlockSection | None = None
     """Values of a parameter that wait until others have earned them; none: everything may be tried at once."""
+    reuse: bool = True
+    """Take over results of folds that were trained before with equal config, data, code and seed."""
+    reuse_dir: str | None = None
+    """Where such results are kept; none: the folder `results` beside the run folder."""
 
 
 class FidelitySection(StrictModel):
@@ -163,6 +184,35 @@ class Objective(StrictModel):
         if self.direction != natural:
             raise ValueError(f"expected direction {natural} for {self.metric}, found {self.direction}; turn it")
         return self
+
+
+class Constraint(StrictModel):
+    """A bound on a measure: what breaks it is infeasible, which is not the same as bad."""
+
+    metric: Metric
+    """Name of the measure. `n_parameters` and `memory_bytes` are known, and judged, before a trial starts."""
+    max: float | None = None
+    """Largest allowed value."""
+    min: float | None = None
+    """Smallest allowed value."""
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> Constraint:
+        if (self.max is None) == (self.min is None):
+            raise ValueError(f"expected either max or min for {self.metric}; give one of them")
+        return self
+
+    @property
+    def bound(self) -> Literal["min", "max"]:
+        """Which of the two is given."""
+        return "min" if self.max is None else "max"
+
+    @property
+    def limit(self) -> float:
+        """The one that is given."""
+        limit = self.min if self.max is None else self.max
+        assert limit is not None
+        return limit
 
 
 class BudgetSection(StrictModel):
@@ -252,6 +302,8 @@ class SpaceFile(StrictModel):
         default=(Objective(metric="val_loss", direction="minimize"),), min_length=1
     )
     """What is improved; the first decides where an optimizer or a rule takes only one."""
+    constraints: tuple[Constraint, ...] = ()
+    """What a trial must keep to."""
     budget: BudgetSection
     """When the search is over."""
     resources: ResourcesSection = ResourcesSection()
@@ -264,6 +316,15 @@ class SpaceFile(StrictModel):
     def space(self) -> Space:
         """Return the space that the parameters span."""
         return Space(self.parameters)
+
+    def minimised(self) -> tuple[objective.Objective, ...]:
+        """Return the objectives as the search takes them."""
+        words: dict[str, Literal["min", "max"]] = {"minimize": "min", "maximize": "max"}
+        return tuple(objective.Objective(o.metric, words[o.direction]) for o in self.objectives)
+
+    def bounds(self) -> tuple[objective.Constraint, ...]:
+        """Return the constraints as the search takes them."""
+        return tuple(objective.Constraint(c.metric, c.bound, c.limit) for c in self.constraints)
 
     def problems(self) -> tuple[Problem, ...]:
         """Return what is wrong across several places of the file."""
@@ -326,12 +387,17 @@ class SpaceFile(StrictModel):
         return tuple(found)
 
     def _objective_problems(self) -> tuple[Problem, ...]:
-        metrics = [objective.metric for objective in self.objectives]
-        return tuple(
-            Problem(("objectives", position, "metric"), f"expected each metric once, found {metric} again; drop one")
-            for position, metric in enumerate(metrics)
-            if metric in metrics[:position]
-        )
+        found = []
+        for section, named in (("objectives", self.objectives), ("constraints", self.constraints)):
+            metrics = [entry.metric for entry in named]
+            for position, metric in enumerate(metrics):
+                if metric in metrics[:position]:
+                    text = f"expected each metric once, found {metric} again; drop one"
+                    found.append(Problem((section, position, "metric"), text))
+        if len(self.objectives) > 1 and self.search.optimizer == "cma_es":
+            text = f"expected one objective for cma_es, found {len(self.objectives)}; use nsga2, tpe or {OURS}"
+            found.append(Problem(("search", "optimizer"), text))
+        return tuple(found)
 
 
 def space_file_model(data: type[BaseModel], folds: type[BaseModel], families: tuple[str, ...]) -> type[SpaceFile]:
@@ -370,7 +436,7 @@ def json_schema(model: type[BaseModel]) -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-IDENTITY = ("family", "data", "folds", "parameters", "search", "fidelity", "objectives")
+IDENTITY = ("family", "data", "folds", "parameters", "search", "fidelity", "objectives", "constraints")
 """Sections that make a search what it is; the others may change when it is resumed."""
 
 

@@ -71,8 +71,8 @@ class Study:
             header: More JSON for the header of the journal: `data_snapshot`, `family`, `folds` and `data` must be the
                 same for a resume, everything else is told only.
             infeasible: Says why a config cannot be trained, None where it can. Pure.
-            arguments: Those of `search.charter.Charter`: space, ladder, n_trials, objectives, optimizer, stopping,
-                seed, enqueue, population, max_infeasible, limits, unlock.
+            arguments: Those of `search.charter.Charter`: space, ladder, n_trials, objectives, constraints, optimizer,
+                stopping, seed, enqueue, prior, defaults, population, max_infeasible, limits, unlock.
 
         Raises:
             SpaceError: Optimizer, rule or an enqueued config is wrong.
@@ -125,7 +125,8 @@ class Study:
             JournalError: The journal is missing or damaged.
         """
         with Journal.read(Path(path)) as journal:
-            history = History(charter_from(journal.header["study"]).objectives, journal.header)
+            charter = charter_from(journal.header["study"])
+            history = History(charter.objectives, journal.header, charter.constraints)
             for event in journal.events():
                 history.apply(event)
         return history

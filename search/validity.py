@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from search.objective import Constraint
 from search.parameters import Fixed, Float, Int, Kind, shown
 from search.seeding import generator
 from search.space import Problem, Space, nearest
@@ -16,6 +17,10 @@ from search.space_file import Document
 
 N_PROBES = 200
 """Configs drawn to see whether the family's rules leave anything of the space (A23)."""
+
+
+KNOWN_BEFORE = ("n_parameters", "memory_bytes")
+"""Metrics that a family's config computes without training, by methods of these names."""
 
 
 def check_space(
@@ -28,6 +33,7 @@ def check_space(
     trials: int | None = None,
     allow_partial: bool = False,
     machine: Mapping[str, Any] | None = None,
+    constraints: Sequence[Constraint] = (),
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return (problems, warnings), one line each with its place in the file. With problems no trial may start.
 
@@ -40,6 +46,7 @@ def check_space(
         trials: Number of trials asked for.
         allow_partial: A grid may be larger than the budget.
         machine: What trials run on, see `infeasible_reason`.
+        constraints: What trials must keep to; those that are known before training count here.
     """
     problems = [*_field_problems(space, config_class)]
     warnings = [*_constant_warnings(space)]
@@ -47,7 +54,7 @@ def check_space(
     problems += _enqueue_problems(space, config_class, enqueue, machine, skip_rules=unknown_or_refused)
     problems += _grid_problems(space, optimizer, trials, allow_partial)
     if not unknown_or_refused:
-        found, warned = _probe(space, config_class, machine)
+        found, warned = _probe(space, config_class, machine, constraints)
         problems += found
         warnings += warned
     if not space.free and trials is not None and trials > 1:
@@ -57,17 +64,35 @@ def check_space(
 
 
 def infeasible_reason(
-    config: Mapping[str, Any], config_class: type[BaseModel], machine: Mapping[str, Any] | None = None
+    config: Mapping[str, Any],
+    config_class: type[BaseModel],
+    machine: Mapping[str, Any] | None = None,
+    constraints: Sequence[Constraint] = (),
 ) -> str | None:
-    """Say in one line which rule of the family a config breaks, or None. Fields not given take the class's defaults.
+    """Say in one line what keeps a config from being trained, or None: a rule of the family, or a bound on its size.
 
-    With `machine`, the arguments of the config's `cannot_run`, a config that could not begin there is infeasible too.
+    Fields that are not given take the class's defaults. Number of parameters and memory follow from formulas of the
+    config (`n_parameters()`, `memory_bytes()`), so that a config which breaks a bound on them never starts. With
+    `machine`, the arguments of the config's `cannot_run`, a config that could not begin there is infeasible too.
     """
     errors = _errors(config, config_class)
-    if errors or machine is None:
-        return "; ".join(f"{place}: {text}" if place else text for place, text in errors) or None
-    reason: str | None = _parsed(config, config_class).cannot_run(**machine)
-    return reason
+    if errors:
+        return "; ".join(f"{place}: {text}" if place else text for place, text in errors)
+    bounds = [c for c in constraints if c.metric in KNOWN_BEFORE]
+    if not bounds and machine is None:
+        return None
+    whole = _parsed(config, config_class)
+    found = [bound.objection(float(getattr(whole, bound.metric)())) for bound in bounds]
+    found += [whole.cannot_run(**machine)] if machine is not None else []
+    return "; ".join(text for text in found if text is not None) or None
+
+
+def resolved(config: Mapping[str, Any], config_class: type[BaseModel]) -> dict[str, Any] | None:
+    """Return all fields of a config as JSON values, defaults included; None where the class refuses it."""
+    try:
+        return config_class.model_validate_json(json.dumps(dict(config))).model_dump(mode="json")
+    except ValidationError:
+        return None
 
 
 def _field_problems(space: Space, config_class: type[BaseModel]) -> Iterator[Problem]:
@@ -159,11 +184,14 @@ def _constant_warnings(space: Space) -> Iterator[Problem]:
 
 
 def _probe(
-    space: Space, config_class: type[BaseModel], machine: Mapping[str, Any] | None
+    space: Space,
+    config_class: type[BaseModel],
+    machine: Mapping[str, Any] | None,
+    constraints: Sequence[Constraint],
 ) -> tuple[list[Problem], list[Problem]]:
     """Draw configs and ask the family's rules about them."""
     rng = generator(0, "validity")
-    reasons = Counter(infeasible_reason(space.sample(rng), config_class, machine) for _ in range(N_PROBES))
+    reasons = Counter(infeasible_reason(space.sample(rng), config_class, machine, constraints) for _ in range(N_PROBES))
     n_feasible = reasons.pop(None, 0)
     if not reasons:
         return [], []

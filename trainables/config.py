@@ -23,6 +23,21 @@ class StrictModel(BaseModel):
     )
 
 
+OPTIMISATION_FIELDS = (
+    "lr",
+    "weight_decay",
+    "lr_schedule",
+    "warmup_steps",
+    "grad_clip",
+    "accum_steps",
+    "dropout",
+    "epochs",
+    "batch_size",
+)
+"""Fields that neither the shapes of weights nor the inputs and labels depend on: two configs that differ in these only
+may pass weights on."""
+
+
 class FamilyConfig(StrictModel):
     """Fields common to all families (specification, chapter 12.1)."""
 

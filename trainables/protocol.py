@@ -38,11 +38,13 @@ class Assignment:
             possible for all of them, so that every trial of a search has the same scored timestamps.
         ladder: (fold, share of the fold's epochs) of each rung, in the order in which they are visited.
         seed: Seed of the trial.
-        run_dir: Run folder; `evidence/`, `checkpoints/` and `store/` lie below it.
-        options: How to run, not what: `engine` (`deepspeed` or `plain`), `device`, `threads`.
+        run_dir: Run folder; `evidence/`, `checkpoints/`, `weights/` and `store/` lie below it.
+        options: How to run, not what: `engine` (`deepspeed` or `plain`), `device`, `threads`, `reuse_dir`.
         n_workers: Processes that train the trial together; each has micro-batches of its own, so the effective batch
             grows with them (TRAIN-4).
         fidelity: Share of width, depth and data that is trained (`trainables.fidelity.Fidelity`); empty: all of it.
+        inherit: Empty, or whose weights each fold begins with: `trial_id` and `folds`, pairs (fold, fold of that
+            trial). A pair that would carry knowledge back in time is refused (decision 5).
     """
 
     trial_id: str
@@ -57,6 +59,7 @@ class Assignment:
     options: Mapping[str, Any] = field(default_factory=dict)
     n_workers: int = 1
     fidelity: Mapping[str, Any] = field(default_factory=dict)
+    inherit: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +77,7 @@ class RungReport:
         seconds: Wall seconds spent on this rung.
         blocks: Means of the reference loss over equal stretches of the scored timestamps, in time order: what a study
             pairs trials by, without reading evidence. Empty where they are not known.
+        reused_from: Run and trial that trained this fold before, such as `mlp-1/t0003`; empty where it was trained now.
     """
 
     rung: int
@@ -83,6 +87,7 @@ class RungReport:
     n_scored: int
     seconds: float
     blocks: tuple[float, ...] = ()
+    reused_from: str = ""
 
 
 def heartbeat_file(run_dir: str, trial_id: str) -> Path:

@@ -10,6 +10,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,17 @@ SWITCHES = {
 """Switch -> field of the config and what it is set to (CONDOR-23)."""
 
 
+class Ancestor(StrictModel):
+    """A trial that a configuration has its first weights from, or that such a trial has them from."""
+
+    config: dict[str, Any]
+    """Fields of the family's config."""
+    seed: int = Field(ge=0)
+    """Seed of its training."""
+    inherit: tuple[tuple[int, int], ...] = ()
+    """Pairs (fold, fold of the ancestor before whose weights it begins with)."""
+
+
 class TrainFile(StrictModel):
     """What `best_config.yaml` holds: one configuration and all that it was trained on."""
 
@@ -63,6 +75,10 @@ class TrainFile(StrictModel):
     """Values that the search allowed, so that the same timestamps are scored; empty: those of this configuration."""
     n_folds: int | None = Field(default=None, ge=1)
     """Train this many folds, the first ones; none: all."""
+    lineage: tuple[Ancestor, ...] = ()
+    """Population-based training: whose weights came before, oldest first; they are trained first."""
+    inherit: tuple[tuple[int, int], ...] = ()
+    """Pairs (fold, fold of the last of the lineage whose weights it begins with)."""
 
 
 class InputError(ValueError):
@@ -125,9 +141,13 @@ def train(wanted: TrainFile, given: argparse.Namespace, console: Console) -> lis
     from trainables.training.display import TrainingDisplay
     from trainables.training.walk import run_trial
 
-    trial = assignment(wanted, given)
-    with TrainingDisplay(console, trial) as display:
-        for report in run_trial(trial, display.stepped):
+    final = assignment(wanted, given)
+    for ancestor in ancestors(wanted, final):
+        console.print(f"{ancestor.trial_id}: trained for its weights")
+        for _ in run_trial(ancestor):
+            pass
+    with TrainingDisplay(console, final) as display:
+        for report in run_trial(final, display.stepped):
             display.reported(report)
     return load_training_metrics(given.out / "checkpoints" / TRIAL_ID)
 
@@ -151,7 +171,27 @@ def assignment(wanted: TrainFile, given: argparse.Namespace) -> Assignment:
         seed=wanted.seed,
         run_dir=str(given.out),
         options={**options, "deterministic": given.deterministic, "curves": True},
+        inherit=_inherit(len(wanted.lineage) - 1, wanted.inherit),
     )
+
+
+def ancestors(wanted: TrainFile, final: Assignment) -> list[Assignment]:
+    """Return what the walk is given for each ancestor, oldest first: all folds, with their weights kept."""
+    return [
+        replace(
+            final,
+            trial_id=f"{TRIAL_ID}-{generation}",
+            config=ancestor.config,
+            seed=ancestor.seed,
+            inherit=_inherit(generation - 1, ancestor.inherit),
+            options={**final.options, "keep_fold_weights": True},
+        )
+        for generation, ancestor in enumerate(wanted.lineage)
+    ]
+
+
+def _inherit(generation: int, pairs: Sequence[tuple[int, int]]) -> dict[str, Any]:
+    return {"trial_id": f"{TRIAL_ID}-{generation}", "folds": [list(pair) for pair in pairs]} if pairs else {}
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -39,7 +39,7 @@ from analysis.reports.honesty import Honesty
 from analysis.reports.leaderboard import SHOWN, Leaderboard
 from analysis.reports.parameters import at_an_edge, axes_of, numeric_places
 from analysis.reports.verdict import Verdict
-from analysis.run_folder import EvidenceCheck, RunFolder
+from analysis.run_folder import EvidenceCheck, RunFolder, inherited_trials
 
 MOST_PARAMETERS = 6
 """Columns of parameters on the leaderboard, the most important ones."""
@@ -70,7 +70,9 @@ def _page(run: RunFolder, board: Leaderboard) -> tuple[str, Verdict]:
     check = run.check_evidence()
     evidence, left_out = common.gather(run)
     judged = honesty.assess(
-        evidence, n_started=len(run.trials), parameters=numeric_places(run, evidence.trial_ids) if evidence else {}
+        evidence,
+        n_started=len(run.trials) + inherited_trials(run.plan),
+        parameters=numeric_places(run, evidence.trial_ids) if evidence else {},
     )
     leader = _leader_evidence(run, board, check)
     skills, ics = _leader_skill(leader)

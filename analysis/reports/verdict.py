@@ -11,7 +11,7 @@ from analysis.reports import claims, final
 from analysis.reports.honesty import Honesty
 from analysis.reports.leaderboard import Entry, Leaderboard
 from analysis.reports.skill import Skill, two_sided_p
-from analysis.run_folder import EvidenceCheck, Plan
+from analysis.run_folder import EvidenceCheck, Plan, inherited_trials
 from analysis.vault import FinalScore, Opening
 
 LEVEL = 0.05
@@ -128,7 +128,9 @@ def _tried(plan: Plan, board: Leaderboard) -> str:
     over = f"on {n_folds} walk-forward fold{'s' * (n_folds != 1)}"
     if n_folds:
         over += f" (validation {plan.folds[0]['validation_start']} to {plan.folds[-1]['validation_end']})"
-    return f"{n_trials} trial{'s' * (n_trials != 1)} {over}: {states or 'none'}."
+    before = inherited_trials(plan)
+    told = f" An earlier search on these folds had tried {before} more; tests of luck count them." if before else ""
+    return f"{n_trials} trial{'s' * (n_trials != 1)} {over}: {states or 'none'}.{told}"
 
 
 def _leads(board: Leaderboard) -> str:

@@ -67,6 +67,7 @@ class Experience:
         self._first_mark = first_mark
         self.objectives = tuple(objectives)
         self._genes, self._untrainable = _Rows(genome.n_genes), _Rows(genome.n_genes)
+        self._excesses, self._untrainable_excesses = _Rows(1), _Rows(1)
         self._valuation = Valuation(self.objectives)
         self._numbers = _Rows(2 * len(self.objectives) + 3)
         self._ids: list[str] = []
@@ -93,10 +94,13 @@ class Experience:
             self._running[trial.number] = genes, trial
             return
         self._running.pop(trial.number, None)
+        excess = np.array([np.nan if trial.excess is None else trial.excess])
         if trial.state in UNTRAINABLE:
             self._untrainable.append(genes)
+            self._untrainable_excesses.append(excess)
         elif trial.state.has_value and self._has_values(trial):
             self._take(genes, trial)
+            self._excesses.append(excess)
 
     def is_known(self, genes: Array) -> bool:
         """Say whether a config was proposed before."""
@@ -109,6 +113,16 @@ class Experience:
     def untrainable(self, n_first: int | None = None) -> Array:
         """Return the (m, d) expressed genes of configs that could not be trained, oldest first."""
         return self._untrainable.view[:n_first]
+
+    def excesses(self, n_results: int | None, n_untrainable: int | None) -> tuple[Array, Array]:
+        """Return `Trial.excess` of the trials of `results` and of `untrainable`, NaN where unknown.
+
+        One value a trial, in the order of the rows that are its newest; running trials have none yet.
+        """
+        n_known = self.n_finished if n_results is None else min(n_results, self.n_finished)
+        known = self._excesses.view[:n_known, 0]
+        n_live = int(self.results(n_results).is_newest.sum()) - n_known
+        return np.append(known, np.full(n_live, np.nan)), self._untrainable_excesses.view[:n_untrainable, 0]
 
     def results(self, n_first: int | None = None, *, reporting: Trial | None = None) -> Results:
         """Return the first finished trials; with None all of them, and running ones that have reported at the end.

@@ -209,11 +209,18 @@ class Surrogate:
         return self._process(x, target, kernel), base
 
     def _labelled(self, n_results: int | None, n_bad: int | None) -> tuple[Array, Target, float]:
-        """Return inputs and labels of configs that could and could not be trained, newest ones, and the mean label."""
+        """Return inputs and labels of configs that could and could not be trained, newest ones, and the mean label.
+
+        Where a trial says by how much it keeps to or breaks its constraints its label lies between, 1/2 at the limit:
+        then the process knows where the limit is, and that what lies beyond it breaks it too.
+        """
         results = self.experience.results(n_results)
         good = results.genes[results.is_newest][-self._n_points // 2 :]
         bad = self.experience.untrainable(n_bad)[-self._n_points // 2 :]
+        known_good, known_bad = self.experience.excesses(n_results, n_bad)
+        excesses = np.concatenate([known_good[-self._n_points // 2 :], known_bad[-self._n_points // 2 :]])
         labels = np.concatenate([np.zeros(len(good)), np.ones(len(bad))])
+        labels = np.where(np.isnan(excesses), labels, 0.5 + np.clip(excesses / _usual(excesses), -1, 1) / 2)
         base = float(labels.mean())
         x = inputs(self.genome, np.vstack([good, bad]))
         return x, Target(labels - base, np.full(len(labels), 1e-3)), base
@@ -249,6 +256,12 @@ def telling_rows(genome: Genome, results: Results, losses: Array, n_most: int) -
     for ranking in (np.argsort(near, kind="stable"), np.arange(n)[::-1]):
         chosen[ranking[~chosen[ranking]][: n_most // 4]] = True
     return np.flatnonzero(chosen)
+
+
+def _usual(excesses: Array) -> float:
+    """Return the unit of excesses: the median of their sizes; 1 where none is known."""
+    known = np.abs(excesses[np.isfinite(excesses)])
+    return float(np.median(known)) or 1.0 if len(known) else 1.0
 
 
 def _standard(values: Array, slopes: Array, variances: Array) -> Target:

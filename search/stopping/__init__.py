@@ -37,6 +37,7 @@ TABLE: Mapping[str, str] = {
     "asha": "search.stopping.asha:asha",
     "hyperband": "search.stopping.hyperband:hyperband",
     "predicted": "search.stopping.predicted:predicted",
+    "dominated": "search.stopping.dominated:dominated",
     "fold_racing": "search.stopping.fold_racing:fold_racing",
 }
 """Name in a space file -> the function that makes it."""

@@ -118,6 +118,7 @@ def test_each_step_reports_one_rung_in_plain_numbers():
             "n_scored": 9,
             "seconds": 0.25,
             "blocks": [0.25, 0.75],
+            "reused_from": "",
         },
         "is_last": False,
     }

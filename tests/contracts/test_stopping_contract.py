@@ -24,6 +24,7 @@ RULES: dict[str, dict[str, Any]] = {
     "none": {},
     "asha": {"min_folds": 1, "eta": 2},
     "hyperband": {"min_folds": 1, "eta": 2},
+    "dominated": {"min_folds": 1, "eta": 2},
     "fold_racing": {},
     "predicted": {},
 }

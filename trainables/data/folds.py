@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import date, time
@@ -175,6 +177,15 @@ def check_folds(
             f"folds: {len(problems)} of {len(problems) + len(rows)} cannot be used: {'; '.join(problems[:3])}{more}"
         )
     return tuple(rows)
+
+
+def scored_digest(folds: Iterable[FoldRows], dataset: Dataset) -> str:
+    """Return the SHA-256 of what is scored in all folds, times and targets: values over equal ones may be compared."""
+    digest = hashlib.sha256(json.dumps(dataset.target_names).encode())
+    for rows in folds:
+        digest.update(np.ascontiguousarray(dataset.known_time[rows.validation]))
+        digest.update(np.ascontiguousarray(dataset.targets[rows.validation]))
+    return digest.hexdigest()
 
 
 def _edges(known_time: NDArray[np.int64], folds: FoldsConfig) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from trainables.config import FamilyConfig
 from trainables.data.dataset import Dataset
@@ -20,7 +21,14 @@ from trainables.training.batches import StepPlan, Windows
 from trainables.training.checkpoint import Checkpoint
 from trainables.training.early_stopping import EarlyStopping, hold_out
 from trainables.training.engine import open_engine
-from trainables.training.evaluation import flatness_rows, sample_rows, score_metrics, score_rows, training_metrics
+from trainables.training.evaluation import (
+    flatness_rows,
+    latency_ms,
+    sample_rows,
+    score_metrics,
+    score_rows,
+    training_metrics,
+)
 from trainables.training.family import Family, Score
 from trainables.training.loop import HeadLosses, OnStep, train_steps
 from trainables.training.options import RunOptions
@@ -54,10 +62,27 @@ class FoldTraining:
         device: torch.device,
         workers: Workers = ALONE,
         on_step: OnStep | None = None,
+        weights: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Scale the rows, seed every generator from (seed, fold), and build the model (WF-5, REPRO-1).
 
         Processes that train together begin with the same weights and draw different numbers from then on.
+
+        Args:
+            family: Builds and scores the model.
+            config: Of the family.
+            dataset: Features, targets, label ends.
+            rows: Of the fold.
+            fold: Its number.
+            seed: Of the trial.
+            options: How to run.
+            device: Where.
+            workers: The processes that train together.
+            on_step: Called after every optimiser step.
+            weights: Weights to begin with; None: the model's own initial ones. The optimiser begins afresh.
+
+        Raises:
+            ValueError: The weights are of another shape.
         """
         self.fold = fold
         self.step = 0
@@ -89,6 +114,8 @@ class FoldTraining:
         self._judge = family.build_model(config, dataset.feature_names).to(device).eval()
         seed_all(fold_seed)
         model = family.build_model(config, dataset.feature_names)
+        if weights is not None:
+            _begin_with(model, weights, fold)
         self._heads = HeadLosses(family, config) if options.curves else None
         loss = self._heads or partial(family.loss, config)
         self._engine = open_engine(options.engine, model, loss, config, device, split=options.split, workers=workers)
@@ -177,7 +204,10 @@ class FoldTraining:
                     f"fold {self.fold}, step {self.step}: validation loss is {metrics['val_loss']}; "
                     "lower lr, or look at the inputs"
                 )
-            has_curvature = self.step >= self.plan.n_steps and self._config.has_curvature
+            is_complete = self.step >= self.plan.n_steps
+            if is_complete:
+                metrics["latency_ms"] = latency_ms(judge, self._windows, self._validation[-1:], self._device)
+            has_curvature = is_complete and self._config.has_curvature
             n_asked = flatness_rows(len(self._train), self._options)
             curvature = training_metrics(
                 self._family,
@@ -238,6 +268,16 @@ def thinned_rows(rows: FoldRows, config: FamilyConfig) -> FoldRows:
     return FoldRows(
         train=thinned(rows.train, config.training_stride), validation=rows.validation[:: config.scoring_stride]
     )
+
+
+def _begin_with(model: nn.Module, weights: Mapping[str, Tensor], fold: int) -> None:
+    try:
+        model.load_state_dict(dict(weights))
+    except RuntimeError as error:
+        raise ValueError(
+            f"fold {fold}: expected inherited weights of this model's shapes, found others; "
+            f"a child may differ from its parent in how it is trained only ({' '.join(str(error).split())[:120]})"
+        ) from error
 
 
 def fit_on_training_rows(config: FamilyConfig, dataset: Dataset, rows: FoldRows) -> Normaliser:

@@ -6,7 +6,7 @@ from analysis.measures.ic import IcEstimate
 from analysis.reports import leaderboard, verdict
 from analysis.reports.honesty import Honesty
 from analysis.reports.skill import Skill
-from analysis.run_folder import EvidenceCheck, RunFolder
+from analysis.run_folder import EvidenceCheck, RunFolder, inherited_trials
 from tests.analysis import fake_run
 from tests.analysis.reports.test_leaderboard import loss, run_of
 from tests.analysis.test_run_folder import row
@@ -27,6 +27,13 @@ def test_a_winner_is_named_only_where_nobody_is_near(tmp_path):
     headline, text, _ = written(run_of(tmp_path, [loss(0, 1.0, 0.5), loss(1, 1.2, 0.5), loss(2, 9.0)]))
     assert headline.startswith("No single winner: t0000 and t0001 share")
     assert "lie 2 of 3 complete trials: t0000 and t0001" in text
+
+
+def test_trials_of_an_earlier_search_on_these_folds_are_told_and_counted(tmp_path):
+    run = run_of(tmp_path, [loss(0, 1.0), loss(1, 2.0)])
+    run.plan = replace(run.plan, more={**run.plan.more, "inherited_trials": 36})
+    assert inherited_trials(run.plan) == 36
+    assert "An earlier search on these folds had tried 36 more" in written(run)[1]
 
 
 def test_a_leader_by_a_later_criterion_is_explained(tmp_path):

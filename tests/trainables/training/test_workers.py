@@ -88,6 +88,6 @@ def test_the_states_of_all_processes_are_told_apart():
 
 def test_what_two_processes_trained_is_no_checkpoint_of_one(tmp_path, monkeypatch):
     next(run_trial(assignment(tmp_path)))
-    monkeypatch.setattr("trainables.training.walk.join_workers", lambda n: ALONE)
+    monkeypatch.setattr("trainables.training.prepared.join_workers", lambda n: ALONE)
     with pytest.raises(ValueError, match="n_workers: 1 there, 2 here"):
         next(run_trial(assignment(tmp_path, n_workers=2)))
