@@ -1,10 +1,10 @@
 """Controller seconds per trial: no-op trials through the study, with its stopping decisions and its durable journal.
 
-`python benchmarks/overhead.py --trials 100 1000 10000 --rule asha --optimizer random` prints one line of JSON a size:
+`python -m benchmarks.overhead --trials 100 1000 10000 --rule asha --optimizer random` prints one line of JSON a size:
 mean milliseconds of controller time per trial over the whole search and over its first and last tenth (flat means that
-these two agree), the tenths in CPU time too, which other load changes little, events committed, durable trials a second,
-and the growth of this process' memory. No trial trains anything; with `--batch N`, N trials run side by side and report together, as from workers that train several trials at
-once: `Study.together` then waits once for the disk.
+these two agree), the tenths in CPU time too, which other load changes little, events committed, durable trials a
+second, and the growth of this process' memory. No trial trains anything; with `--batch N`, N trials run side by side
+and report together, as from workers that train several trials at once: `Study.together` then waits once for the disk.
 """
 
 from __future__ import annotations

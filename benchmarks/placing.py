@@ -2,8 +2,8 @@
 
 `python -m benchmarks.placing --trials 100 1000 --rungs 1` prints one line of JSON a size and runner. `ours`: a durable
 study with its stopping decisions, placed by `cluster.ray_tune`. `ray_tune`: a class trainable with `reuse_actors`,
-random search and no loggers, which keeps nothing. `optuna`: the same trials asked and told in a loop, to a journal file.
-`driver_ms` is CPU time of the driving process a trial, which other load changes little; the study is in it.
+random search and no loggers, which keeps nothing. `optuna`: the same trials asked and told in a loop, to a journal
+file. `driver_ms` is CPU time of the driving process a trial, which other load changes little; the study is in it.
 `first_tenth_ms` and `last_tenth_ms` are the same over the first and last tenth: flat means that these two agree.
 """
 
