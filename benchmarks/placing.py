@@ -154,12 +154,19 @@ def ray_tune(n_trials: int, n_rungs: int, clock: Clock) -> None:
             clock.tick()
 
     with tempfile.TemporaryDirectory() as folder, environment(TUNE_ENVIRONMENT), ray_session(Resources()):
-        tune.Tuner(
+        found = tune.Tuner(
             tune.with_resources(NoOp, {"cpu": 1}),
             param_space={"x": tune.uniform(0.0, 1.0)},
             tune_config=tune.TuneConfig(num_samples=n_trials, reuse_actors=True, max_concurrent_trials=2),
-            run_config=tune.RunConfig(storage_path=folder, verbose=0, callbacks=[Tick()]),
+            run_config=tune.RunConfig(
+                storage_path=folder,
+                verbose=0,
+                callbacks=[Tick()],
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+            ),
         ).fit()
+    if found.errors:
+        raise RuntimeError(f"bare Ray Tune: {len(found.errors)} trials failed, the first: {found.errors[0]}")
 
 
 def optuna(n_trials: int, n_rungs: int, clock: Clock) -> None:
