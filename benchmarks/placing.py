@@ -2,9 +2,9 @@
 
 `python -m benchmarks.placing --trials 100 1000 --rungs 1` prints one line of JSON a size and runner. `ours`: a durable
 study with its stopping decisions, placed by `cluster.ray_tune`. `ray_tune`: a class trainable with `reuse_actors`,
-random search and no loggers, which keeps nothing. `optuna`: the same trials in a loop, to a journal file.
-`driver_ms` is CPU time of the driving process a trial, which other load changes little; the study is
-in it. `first_tenth_ms` and `last_tenth_ms` are the same over the first and last tenth: flat means that these two agree.
+random search and no loggers, which keeps nothing. `optuna`: the same trials asked and told in a loop, to a journal
+file. `driver_ms` is CPU time of the driving process a trial, which other load changes little; the study is in it.
+`first_tenth_ms` and `last_tenth_ms` are the same over the first and last tenth: flat means that these two agree.
 """
 
 from __future__ import annotations
@@ -154,12 +154,19 @@ def ray_tune(n_trials: int, n_rungs: int, clock: Clock) -> None:
             clock.tick()
 
     with tempfile.TemporaryDirectory() as folder, environment(TUNE_ENVIRONMENT), ray_session(Resources()):
-        tune.Tuner(
+        found = tune.Tuner(
             tune.with_resources(NoOp, {"cpu": 1}),
             param_space={"x": tune.uniform(0.0, 1.0)},
             tune_config=tune.TuneConfig(num_samples=n_trials, reuse_actors=True, max_concurrent_trials=2),
-            run_config=tune.RunConfig(storage_path=folder, verbose=0, callbacks=[Tick()]),
+            run_config=tune.RunConfig(
+                storage_path=folder,
+                verbose=0,
+                callbacks=[Tick()],
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+            ),
         ).fit()
+    if found.errors:
+        raise RuntimeError(f"bare Ray Tune: {len(found.errors)} trials failed, the first: {found.errors[0]}")
 
 
 def optuna(n_trials: int, n_rungs: int, clock: Clock) -> None:

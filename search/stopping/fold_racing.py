@@ -38,9 +38,9 @@ NEWEST = 256
 class FoldRacing:
     """Paired tests against the mean of the leaders on equal folds.
 
-    A trial is dropped where both tests of `paired_test` say that it is worse: the spread between folds, and, where
-    trials report block means of the loss, the dependence within folds. Only whole folds are looked at: how a trial does
-    after half of a fold's epochs says nothing certain about its end.
+    Doubt is the spread of differences between folds, moderated by that of other trials, and no less than what the
+    dependence within folds says, where trials report block means of the loss. Only whole folds are looked at: how a
+    trial does after half of a fold's epochs says nothing certain about its end.
 
     Args:
         objective: Metric and direction.
@@ -104,7 +104,11 @@ class FoldRacing:
         return Decision.STOP if self._is_worse(own, leaders, level) else Decision.CONTINUE
 
     def _is_worse(self, own: _Series, leaders: Sequence[_Series], level: float) -> bool:
-        """Say whether both tests find the trial worse than the mean of the leaders, or no better by the margin."""
+        """Say whether the trial is worse than the mean of the leaders, or no better by the margin.
+
+        The spread between folds holds the noise within them; where their blocks say more of it, that counts: a fold may
+        be wild.
+        """
         n = own.n_folds
         weights = np.asarray(own.n_scored, dtype=float) / sum(own.n_scored)
         difference = own.losses - np.mean([leader.losses[:n] for leader in leaders], axis=0)
@@ -113,13 +117,11 @@ class FoldRacing:
             return False
         mean, variance, dof = between
         mean = mean + self.margin * np.sqrt(variance * n / self.n_folds)
-        if p_worse(mean, variance, dof)[0] > level:
-            return False
         theirs = [leader.blocks[:n] for leader in leaders if leader.blocks is not None]
-        if own.blocks is None or len(theirs) < len(leaders):
-            return True
-        blocks = own.blocks - np.mean(theirs, axis=0)
-        return bool(p_worse(mean, *within_folds(blocks[None], weights, own.n_scored))[0] <= level)
+        if own.blocks is not None and len(theirs) == len(leaders):
+            blocks = own.blocks - np.mean(theirs, axis=0)
+            variance = np.maximum(variance, within_folds(blocks[None], weights, own.n_scored)[0])
+        return bool(p_worse(mean, variance, dof)[0] <= level)
 
 
 class _Series:
