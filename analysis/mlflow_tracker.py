@@ -1,4 +1,4 @@
-"""MLflow as a sink of `analysis.tracking`; the only file that imports mlflow.
+"""MLflow as a sink of `analysis.tracking`; this file and `analysis.mlflow_registry` alone import mlflow.
 
 One run for the search, a child for each trial, made when the trial has ended.
 `python -m analysis.mlflow_tracker RUN_DIR [--uri URI]` sends what the journal holds and the server does not know yet.
@@ -26,12 +26,13 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 with warnings.catch_warnings():  # MLflow's models use a loader that SQLAlchemy 2.1 has deprecated
     warnings.simplefilter("ignore", DeprecationWarning)
-    from mlflow.entities import Metric, Param, Run
+    from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run
     from mlflow.exceptions import MlflowException
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
     from mlflow.tracking import MlflowClient
 
-from analysis.run_folder import Plan, RunFolderError, read_plan
+from analysis import mlflow_registry as registry
+from analysis.run_folder import Plan, RunFolder, RunFolderError, read_plan
 from analysis.tracking import DATABASE, Rejected, TrialRecord, start, target_name
 
 ARTIFACTS = "mlartifacts"
@@ -41,6 +42,7 @@ MOST_METRICS, MOST_PARAMETERS, LONGEST_TEXT = 60, 100, 500
 FIRST_METRICS = ("val_loss", "ic", "crps", "flatness", "regime_accuracy", "train_loss")
 REQUEST_SECONDS = "10"
 STATUS = {"complete": "FINISHED", "stopped": "KILLED"}
+_log = logging.getLogger(__name__)
 _SEARCH, _TRIAL = "condor.search", "condor.trial"
 _INVALID = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS")
 
@@ -91,12 +93,29 @@ class MlflowSink:
         self._client.set_terminated(run_id, status=STATUS.get(trial.state, "FAILED"), end_time=trial.ended_ms)
 
     def close(self) -> None:
-        """Send the files of the run folder that exist, and end the run of the search."""
+        """Send the files of the run folder, folds and model of the finalists, and end the run of the search."""
         run_id = self._parent.info.run_id
         for name in FILES:
             if (self._run_dir / name).is_file():
                 self._client.log_artifact(run_id, str(self._run_dir / name))
+        if (self._run_dir / "trials.parquet").is_file():
+            try:
+                self._send_finalists(RunFolder(self._run_dir))
+            except (MlflowException, RunFolderError) as error:
+                if isinstance(error, MlflowException) and error.error_code not in _INVALID:
+                    raise  # no answer: it is tried again
+                _log.warning("mlflow: no model is registered: %s", " ".join(str(error).split())[:LONGEST_TEXT])
         self._client.set_terminated(run_id, status="FINISHED")
+
+    def _send_finalists(self, run: RunFolder) -> None:
+        for trial_id in registry.finalists(run):
+            query = f"tags.`{_SEARCH}` = '{self._key}' and tags.`{_TRIAL}` = '{trial_id}'"
+            for child in self._client.search_runs([self._experiment_id], filter_string=query, max_results=1):
+                registry.log_folds(self._client, run, trial_id, child)
+        name = str(self._plan.more.get("experiment") or f"condor-search-{self._plan.family}").replace("/", "-")
+        version = registry.register(self._client, run, self._parent, name)
+        if version is not None:
+            self._client.set_tag(self._parent.info.run_id, "registered_model", f"{name} version {version}")
 
     def _experiment(self, *, is_local: bool) -> str:
         name = str(self._plan.more.get("experiment") or f"condor-search/{self._plan.family}")
@@ -122,6 +141,7 @@ class MlflowSink:
         facts = {"seed": self._plan.seed, "n_folds": len(self._plan.folds), "order": self._plan.order}
         facts |= {k: v for k, v in self._plan.more.items() if isinstance(v, (str, int, float))}
         self._client.log_batch(run.info.run_id, params=_parameters(facts))
+        self._client.log_inputs(run.info.run_id, datasets=[_dataset(self._plan)])
         return run
 
     def _trial_run(self, trial: TrialRecord) -> Run:
@@ -176,6 +196,20 @@ def _parameters(values: Mapping[str, Any]) -> list[Param]:
 def _plan_tags(plan: Plan) -> dict[str, str]:
     tags = {"family": plan.family, "commit": plan.commit, "data_snapshot": plan.data_snapshot}
     return tags | {f"mark.{name}": what[:LONGEST_TEXT] for name, what in plan.marks.items()}
+
+
+def _dataset(plan: Plan) -> DatasetInput:
+    """Return the data of the search as MLflow lists them: by content hash, with what of them is modelled."""
+    source = json.dumps({"source": plan.more.get("data", "files"), "marks": dict(plan.marks)})
+    profile = json.dumps({"folds": len(plan.folds), "vault": dict(plan.vault)})
+    kept = Dataset(
+        name=f"market ({plan.more.get('data', 'files')})",
+        digest=plan.data_snapshot[:36],
+        source_type="local",
+        source=source,
+        profile=profile,
+    )
+    return DatasetInput(dataset=kept)
 
 
 def _create_database(run_dir: Path) -> None:

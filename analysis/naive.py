@@ -66,6 +66,23 @@ def nanoseconds(timestamps: pl.Series) -> NDArray[np.int64]:
     return timestamps.cast(pl.Datetime("ns"), strict=False).cast(pl.Int64).to_numpy()
 
 
+def past_scale(evidence: pl.DataFrame) -> Float | None:
+    """Return the moving spread of past targets of the shortest horizon, (n_rows,), NaN before any is known.
+
+    A target enters once its horizon has passed, so the value is known when the row is decided upon. None without a
+    target.
+    """
+    known = horizons(evidence.columns)
+    if not known:
+        return None
+    target = np.nan_to_num(evidence[f"target_{known[0]}"].cast(pl.Float64).to_numpy())
+    lag = horizon_rows(evidence["timestamp"], known[0])
+    found = np.full(len(target), math.nan)
+    found[lag:] = baselines.ewma_scale(target, span_rows=EWMA_SPAN_ROWS)[: max(0, len(target) - lag)]
+    found[found <= 0] = math.nan
+    return found
+
+
 def columns_needed(columns: Sequence[str]) -> list[str]:
     """Return the columns that `advantage` reads where these exist; empty where nothing can be compared."""
     for measure in ("loss", "crps"):

@@ -8,6 +8,7 @@
       folds.parquet         one row a (trial, fold, metric); see FOLD_COLUMNS
       ranking.csv           one row a ranked trial (`analysis.reports.leaderboard`)
       report.html           the page (`analysis.reports.page`)
+      vault.json            ledger of the final test period, and final/ what it left (`analysis.vault`)
       evidence/t0007/fold-00.parquet   one row a scored timestamp; see EVIDENCE_COLUMNS
 
 Every file is written whole or not at all. Reports read this folder and never the code that wrote it.
@@ -83,7 +84,7 @@ class Plan:
         started_utc, ended_utc: ISO times; `ended_utc` is None while the search runs.
         wall_s: Seconds that the search took so far, over all resumes.
         order: Order of the ranking (RANK-1): `merged` or `condor_doc`.
-        vault: `start`, `end` (ISO dates) and `openings` (number) of the final test period.
+        vault: `start` and `end` (ISO dates) of the final test period; who opened it is in `vault.json`.
         more: Everything else in the file, shown in the report as it is.
     """
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -19,6 +19,38 @@ from search.trial import Decision, Observation, Trial, TrialState
 ENQUEUED = "enqueued"
 """Origin of the trials that the user asked for."""
 PROPOSED, STARTED, OBSERVED, FINISHED, STOPPED = "proposed", "started", "observed", "finished", "stopped"
+OPENED, SCORED = "opened", "scored"
+"""The vault was opened for a choice of trials; one of them was scored on it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """One opening of the vault: a line of its ledger (SEARCH-17).
+
+    Attributes:
+        number: 1 for the first.
+        time_utc: When it was written down, before anything was read.
+        who: `user@host`.
+        choice: How the trials were chosen: `leader`, `confidence_set`, or ids.
+        trial_ids: Whom it was opened for.
+        n_trials: Trials that had been started by then, those of searches that this one grew from included.
+        scores: Trial -> metrics on the vault, of those that are scored.
+        n_scored: Rows of the vault that each of them was scored on.
+    """
+
+    number: int
+    time_utc: str
+    who: str
+    choice: str
+    trial_ids: tuple[str, ...]
+    n_trials: int
+    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    n_scored: int = 0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every trial that it was opened for is scored."""
+        return set(self.scores) == set(self.trial_ids)
 
 
 class History:
@@ -40,6 +72,8 @@ class History:
         self.n_refused = 0
         """Trials proposed and infeasible."""
         self.last_refusal = ""
+        self.openings: tuple[Opening, ...] = ()
+        """The ledger of the vault."""
         self._trials: dict[str, Trial] = {}
         self._decisions: dict[tuple[str, int], Decision] = {}
         self._counts = dict.fromkeys(TrialState, 0)
@@ -69,6 +103,9 @@ class History:
             JournalError: The event speaks of a trial or in a way that this program does not know.
         """
         try:
+            if event.kind in (OPENED, SCORED):
+                self.openings = _ledger(self.openings, event)
+                return None
             changed = self._changed(event.kind, event.body)
         except (KeyError, ValueError, TypeError) as error:
             raise JournalError(f"event {event.seq} ({event.kind}): cannot be understood: {error!r}") from error
@@ -109,6 +146,16 @@ class History:
         state = TrialState(body["state"])
         heard = trial if state is TrialState.DIVERGED else trial.observed(observation)
         return replace(heard, state=state, reason=body["reason"])
+
+
+def _ledger(openings: tuple[Opening, ...], event: Event) -> tuple[Opening, ...]:
+    body = event.body
+    if event.kind == OPENED:
+        given = {**body, "trial_ids": tuple(body["trial_ids"]), "time_utc": event.time_utc}
+        return (*openings, Opening(number=len(openings) + 1, **given))
+    *before, last = openings
+    scores = {**last.scores, body["trial_id"]: {name: float(v) for name, v in body["metrics"].items()}}
+    return (*before, replace(last, scores=scores, n_scored=body["n_scored"]))
 
 
 def trial_body(trial: Trial) -> dict[str, Any]:

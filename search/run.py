@@ -96,6 +96,10 @@ def _parser() -> argparse.ArgumentParser:
         help="change one value of the space file, such as budget.trials=12; may be repeated")  # fmt: skip
     add("--mlflow-uri", metavar="URI", help="tracking server; default: mlflow.db in the run folder")
     add("--resume", type=Path, metavar="DIR", help="go on with the search of this run folder")
+    add("--final-eval", metavar="CHOICE",
+        help="open the vault of the run of --resume: for the leader, the confidence_set, or trials as t0007,t0012",
+    )  # fmt: skip
+    add("--reopen", action="store_true", help="with --final-eval: open a vault that was opened before")
     add("--dry-run", action="store_true", help="print the resolved plan and stop")
     return parser
 
@@ -118,6 +122,7 @@ def _refuse(code: int, error: Exception) -> int:
 
 
 def _search(chosen: argparse.Namespace) -> int:
+    _check_flags(chosen)
     setup = _set_up(chosen)
     for warning in setup.warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -134,12 +139,24 @@ def _search(chosen: argparse.Namespace) -> int:
         plan = _plan_file(setup, run_dir, study, dataset)
         tracker = _track(setup, run_dir, study)
         begun = time.monotonic()
-        ending = _run(setup, run_dir, study)
-        wall_s = plan["wall_s"] + time.monotonic() - begun
-        code = _conclude(setup, run_dir, study, {**plan, "wall_s": wall_s}, ending)
+        if chosen.final_eval:
+            code = _open_vault(setup, run_dir, study, chosen)
+        else:
+            ending = _run(setup, run_dir, study)
+            wall_s = plan["wall_s"] + time.monotonic() - begun
+            code = _conclude(setup, run_dir, study, {**plan, "wall_s": wall_s}, ending)
         tracker.finish(FLUSH_S)
     print(run_dir)
     return code
+
+
+def _check_flags(chosen: argparse.Namespace) -> None:
+    from search.errors import SpaceError
+
+    if chosen.final_eval and chosen.resume is None:
+        raise SpaceError("--final-eval: expected --resume DIR, the run whose vault is opened, found none; give it too")
+    if chosen.reopen and not chosen.final_eval:
+        raise SpaceError("--reopen: expected --final-eval CHOICE beside it, found none; give it too")
 
 
 def _set_up(chosen: argparse.Namespace) -> Setup:
@@ -365,6 +382,8 @@ def _assignment(setup: Setup, run_dir: Path, trial: Trial) -> Assignment:
 def _plan_file(setup: Setup, run_dir: Path, study: Study, dataset: Dataset) -> dict[str, Any]:
     """Write `plan.json`, what the reports read beside the tables; a resumed run keeps its start and its wall time."""
     from analysis.run_folder import write_plan
+    from analysis.vault import write_ledger
+    from search.final_evaluation import ledger_rows
     from search.plan import day, fold_dates
 
     file = run_dir / "plan.json"
@@ -381,12 +400,11 @@ def _plan_file(setup: Setup, run_dir: Path, study: Study, dataset: Dataset) -> d
         "commit": header["commit"],
         "versions": header["versions"],
         "started_utc": before.get("started_utc", datetime.now(UTC).isoformat(timespec="seconds")),
-        "ended_utc": None,
+        "ended_utc": before.get("ended_utc") if study.is_done else None,
         "wall_s": before.get("wall_s") or 0.0,
         "vault": {
             "start": day(setup.market.plan.vault_start),
             "end": day(setup.market.plan.vault_end - 1),
-            "openings": 0,
         },
         "optimizer": spec.search.optimizer,
         "stopping": spec.search.stopping.rule,
@@ -396,6 +414,8 @@ def _plan_file(setup: Setup, run_dir: Path, study: Study, dataset: Dataset) -> d
         "constraints_sha256": header["constraints_sha256"],
     }
     write_plan(run_dir, plan)
+    if study.history.openings:
+        write_ledger(run_dir, ledger_rows(study.history.openings))
     return plan
 
 
@@ -429,6 +449,55 @@ def _conclude(setup: Setup, run_dir: Path, study: Study, plan: dict[str, Any], e
     if study.stop_reason:
         print(f"the search stopped: {study.stop_reason}")
     return 130 if ending == "interrupted" else 0 if board.ranked else 1
+
+
+def _open_vault(setup: Setup, run_dir: Path, study: Study, chosen: argparse.Namespace) -> int:
+    """Score a choice of trials on the vault, write the ledger and the report; return the exit code."""
+    from analysis import vault
+    from analysis.reports import console, page
+    from analysis.run_folder import RunFolder
+    from cluster.ray_tune import run_study
+    from search.errors import SpaceError
+    from search.final_evaluation import FinalEvaluation, ledger_rows
+    from search.progress import Progress
+
+    try:
+        trial_ids = vault.choose(RunFolder(run_dir), chosen.final_eval)
+    except ValueError as error:
+        raise SpaceError(f"--final-eval {chosen.final_eval}: {error}") from error
+    evaluation = FinalEvaluation(study, trial_ids, choice=chosen.final_eval, again=chosen.reopen)
+    vault.write_ledger(run_dir, ledger_rows(study.history.openings))
+    metric = setup.spec.objectives[0].metric
+    with Progress(evaluation, metric=metric, n_rungs=1) as progress:
+        run_study(
+            evaluation,
+            lambda trial: _final_assignment(setup, run_dir, trial, evaluation.opening.number),
+            setup.spec.resources,
+            on_tick=progress.tick,
+        )
+    vault.write_ledger(run_dir, ledger_rows(study.history.openings))
+    run = RunFolder(run_dir)
+    page.write(run)
+    console.show_final(run, vault.read_ledger(run_dir), vault.scores(run))
+    for line in evaluation.failures():
+        print(f"not scored: {line}", file=sys.stderr)
+    return 0 if evaluation.opening.is_complete else 1
+
+
+def _final_assignment(setup: Setup, run_dir: Path, trial: Trial, opening: int) -> Assignment:
+    """Return what a worker needs to train a trial up to the vault and score it there, in a folder of its own."""
+    from dataclasses import replace
+
+    from analysis.vault import folder
+    from search.final_evaluation import LADDER
+
+    given = _assignment(setup, run_dir, trial)
+    return replace(
+        given,
+        folds={**given.folds, "opening": opening},
+        ladder=tuple((rung.fold, rung.share) for rung in LADDER),
+        run_dir=str(folder(run_dir, opening).resolve()),
+    )
 
 
 def _write_best(setup: Setup, run_dir: Path, trial: Trial) -> None:

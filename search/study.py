@@ -6,8 +6,9 @@ is killed at any moment and resumed goes on as if it had not been.
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,19 @@ from typing import Any
 
 from search.charter import Charter, charter_from, refuse_differences
 from search.errors import JournalError, ProtocolError
-from search.history import FINISHED, OBSERVED, PROPOSED, STARTED, STOPPED, History, observation_body, trial_body
+from search.history import (
+    FINISHED,
+    OBSERVED,
+    OPENED,
+    PROPOSED,
+    SCORED,
+    STARTED,
+    STOPPED,
+    History,
+    Opening,
+    observation_body,
+    trial_body,
+)
 from search.journal import Event, EventLog, Journal
 from search.memory_journal import MemoryJournal
 from search.mind import Mind
@@ -147,6 +160,11 @@ class Study:
         return self._mind.history.stop_reason or self._mind.ending()
 
     @property
+    def n_tried(self) -> int:
+        """Number of trials that were started: each was a chance to be lucky."""
+        return self.history.n_accepted
+
+    @property
     def n_running(self) -> int:
         """Number of trials that are proposed and not finished."""
         return self.counts()[TrialState.RUNNING]
@@ -257,6 +275,43 @@ class Study:
         """Propose nothing more, for good; what runs may go on. The first reason stays."""
         if self.history.stop_reason is None:
             self._commit(STOPPED, {"reason": reason})
+
+    def open_vault(self, trial_ids: Sequence[str], *, choice: str, who: str, again: bool = False) -> Opening:
+        """Write down that the final test period is opened for these trials, before anything of it is read.
+
+        An opening for the same trials that was cut short goes on: it is not a second one.
+
+        Raises:
+            ProtocolError: A trial is unknown or not complete, or the vault was opened before and `again` is not given.
+        """
+        for trial_id in trial_ids:
+            if self._known(trial_id).state is not TrialState.COMPLETE:
+                raise ProtocolError(f"{trial_id}: expected a complete trial, found it {self.trials[trial_id].state}")
+        ledger = self.history.openings
+        if ledger and not ledger[-1].is_complete and ledger[-1].trial_ids == tuple(trial_ids):
+            return ledger[-1]
+        if ledger and not again:
+            last = ledger[-1]
+            raise ProtocolError(
+                f"the vault was opened on {last.time_utc[:10]} by {last.who} for {', '.join(last.trial_ids)}: what it "
+                "said then is in vault.json, and a second look is no test any more; --reopen looks again, and every "
+                "later report says so"
+            )
+        body = {"choice": choice, "trial_ids": list(trial_ids), "who": who, "n_trials": self.n_tried}
+        self._commit(OPENED, body)
+        return self.history.openings[-1]
+
+    def score_vault(self, trial_id: str, metrics: Mapping[str, float], n_scored: int) -> None:
+        """Write down what a trial of the newest opening is worth on the vault; what is not finite is left out.
+
+        Raises:
+            ProtocolError: The vault is not open for this trial.
+        """
+        ledger = self.history.openings
+        if not ledger or trial_id not in ledger[-1].trial_ids:
+            raise ProtocolError(f"{trial_id}: expected an opening of the vault for this trial, found none")
+        finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        self._commit(SCORED, {"trial_id": trial_id, "metrics": finite, "n_scored": n_scored})
 
     @contextmanager
     def together(self) -> Iterator[None]:

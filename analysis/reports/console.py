@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from analysis.reports import verdict
+from analysis.reports import final, leaderboard, verdict
 from analysis.reports.leaderboard import SHOWN, Leaderboard
 from analysis.reports.verdict import Verdict
+from analysis.run_folder import RunFolder
+from analysis.vault import FinalScore, Opening
 
 MOST_ROWS = 12
 """Rows printed; all are in ranking.csv."""
@@ -28,6 +31,25 @@ def show(board: Leaderboard, run_dir: Path, said: Verdict | None = None, console
     out.print("       make ui")
     if board.ranked:
         out.print(f"       python -m trainables.train --config {run_dir}/best_config.yaml")
+
+
+def show_final(
+    run: RunFolder, ledger: Sequence[Opening], scores: Sequence[FinalScore], console: Console | None = None
+) -> None:
+    """Print what the vault said of the chosen trials, beside what the search had promised."""
+    out = console or Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in final.HEAD:
+        table.add_column(name, justify="left" if name == "trial" else "right")
+    for score in scores:
+        table.add_row(*final.cells(score))
+    if scores:
+        out.print(table)
+    for sentence in final.sentences(run.plan, ledger, scores):
+        out.print(sentence)
+    for warning in final.warnings(ledger, leaderboard.n_started(run)):
+        out.print(f"warning: {warning}", style="yellow")
+    out.print(f"next:  open {run.path}/report.html")
 
 
 def _table(board: Leaderboard) -> Table:

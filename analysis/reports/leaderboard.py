@@ -12,16 +12,24 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from analysis.atomic import write_text
 from analysis.measures import ranking
 from analysis.measures.folds import FoldMean, over_folds
+from analysis.measures.foresight import N_RESAMPLES, Foresight, foresight
 from analysis.run_folder import RunFolder
 
 COMPLETE = "complete"
 """The one state that ranks: every fold was scored, so the numbers are over the same rows for all."""
 SHOWN = ("val_loss", "ic", "crps", "flatness", "regime_accuracy")
 """Measures with a column of their own in ranking.csv and on the page, where the run has them."""
+
+
+FLATNESS = "flatness"
+"""The one criterion that must earn its place: see `told_by`."""
+MANY = 10_000
+"""Trials times folds beyond which intervals are resampled less often: a report is awaited."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +73,11 @@ class Leaderboard:
         ranked: Complete trials with a loss, best first; ties in order of number.
         unranked: All others, those with most folds first.
         order: Name of the order, a key of `ranking.ORDERS`.
-        criteria: Its criteria that the run has values for; the others could not decide anything.
+        criteria: Its criteria that the run has values for; the others could not decide anything. In the merged order
+            flatness is among them only where it told of the next fold.
         n_folds: Folds of a complete trial.
+        foresight: What flatness told of the next fold; None where that could not be asked.
+        is_flatness_silent: The run has flatness, and the order leaves it out because it told nothing.
     """
 
     ranked: Sequence[Entry]
@@ -74,6 +85,8 @@ class Leaderboard:
     order: str
     criteria: Sequence[ranking.Criterion]
     n_folds: int
+    foresight: Foresight | None = None
+    is_flatness_silent: bool = False
 
     @property
     def leader(self) -> Entry | None:
@@ -106,6 +119,10 @@ def build(run: RunFolder, *, order: str | None = None) -> Leaderboard:
     criteria = [c for c in ranking.ORDERS[order] if c.metric in run.metrics]
     entries = [_entry(row) for row in run.trials.sort("number").iter_rows(named=True)]
     ranks = [e for e in entries if e.state == COMPLETE and "val_loss" in e.values]
+    is_asked = FLATNESS in [c.metric for c in criteria]
+    told = told_by(run, [e.trial_id for e in ranks], FLATNESS) if is_asked else None
+    is_silent = is_asked and (told is None or not told.is_told)
+    criteria = [c for c in criteria if not (is_silent and c.metric == FLATNESS)]
     values, errors = _matrix(ranks, criteria, "values"), _matrix(ranks, criteria, "errors")
     directions = [c.direction for c in criteria]
     places = ranking.rank(values, errors, directions)
@@ -126,7 +143,33 @@ def build(run: RunFolder, *, order: str | None = None) -> Leaderboard:
         order=order,
         criteria=criteria,
         n_folds=max((e.n_folds for e in ordered), default=0),
+        foresight=told,
+        is_flatness_silent=is_silent,
     )
+
+
+def told_by(run: RunFolder, trial_ids: Sequence[str], measure: str) -> Foresight | None:
+    """Return whether a measure of these trials told of the next fold; None with too little to ask."""
+    losses, values = (fold_matrix(run, trial_ids, metric) for metric in ("val_loss", measure))
+    n_resamples = N_RESAMPLES if losses.size <= MANY else N_RESAMPLES // 5
+    return foresight(values, losses, n_resamples=n_resamples)
+
+
+def fold_matrix(run: RunFolder, trial_ids: Sequence[str], metric: str) -> NDArray[np.float64]:
+    """Return a metric of whole folds, (n_folds, n_trials) in time order; NaN where a trial lacks it."""
+    whole = run.folds.filter((pl.col("share") >= 1.0) & (pl.col("metric") == metric))
+    folds = {fold: row for row, fold in enumerate(sorted(run.folds["fold"].unique().to_list()))}
+    columns = {trial: column for column, trial in enumerate(trial_ids)}
+    found = np.full((len(folds), len(columns)), np.nan)
+    for trial, fold, value in whole.select("trial_id", "fold", "value").iter_rows():
+        if trial in columns and value is not None:
+            found[folds[fold], columns[trial]] = value
+    return found
+
+
+def n_started(run: RunFolder) -> int:
+    """Return the number of trials that were started: each was a chance to be lucky."""
+    return len(run.trials.filter(pl.col("state") != "infeasible"))
 
 
 def write_csv(run: RunFolder, board: Leaderboard) -> None:

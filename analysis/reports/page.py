@@ -16,12 +16,25 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from analysis import evidence as common
+from analysis import vault
 from analysis.atomic import write_text
 from analysis.measures import importance
 from analysis.measures.gates import ADVICE
 from analysis.measures.ic import IcEstimate
 from analysis.measures.importance import Axis, Importance
-from analysis.reports import diagnosis, honesty, leader_plots, leaderboard, plots, search_plots, skill, verdict
+from analysis.reports import (
+    diagnosis,
+    final,
+    flat,
+    honesty,
+    leader_plots,
+    leaderboard,
+    plots,
+    regimes,
+    search_plots,
+    skill,
+    verdict,
+)
 from analysis.reports.honesty import Honesty
 from analysis.reports.leaderboard import SHOWN, Leaderboard
 from analysis.reports.parameters import at_an_edge, axes_of, numeric_places
@@ -67,7 +80,12 @@ def _page(run: RunFolder, board: Leaderboard) -> tuple[str, Verdict]:
     varying = sorted(_varying(board, run.parameters), key=lambda name: -found[name].share if name in found else 0.0)
     figures = _figures(run, board, judged, leader, ics)
     figures |= _parameter_figures(board, judged, axes, found)
-    said = verdict.write(run.plan, board, check, skills, ics, judged, left_out, at_an_edge(axes, board.ranked))
+    ledger, scores = vault.read_ledger(run.path), vault.scores(run)
+    edges = at_an_edge(axes, board.ranked)
+    by_regime = regimes.by_regime(evidence, leader)
+    words = flat.sentences(board, flat.around(axes, board.ranked))
+    words += regimes.sentences(by_regime, len(evidence.trial_ids) if evidence else 0)
+    said = verdict.write(run.plan, board, check, skills, ics, judged, left_out, edges, words, ledger, scores)
     text = _template().render(
         title=run.path.resolve().name,
         plan=run.plan,
@@ -87,6 +105,12 @@ def _page(run: RunFolder, board: Leaderboard) -> tuple[str, Verdict]:
         diagnoses=diagnosis.by_label(diagnosis.of_trials(run, [e.trial_id for e in board.ranked])),
         advice=ADVICE,
         check=check,
+        by_regime=by_regime,
+        foresights=flat.foresights(run, board),
+        flat_words=flat.MEASURES,
+        final_head=final.HEAD,
+        final_rows=[final.cells(score) for score in scores],
+        ledger=ledger,
         facts=_facts(run),
         figure_names=set(figures),
         figures=_script_safe(figures),

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from analysis.evidence import LeftOut
 from analysis.measures.ic import IcEstimate
-from analysis.reports import claims
+from analysis.reports import claims, final
 from analysis.reports.honesty import Honesty
 from analysis.reports.leaderboard import Entry, Leaderboard
 from analysis.reports.skill import Skill, two_sided_p
 from analysis.run_folder import EvidenceCheck, Plan
+from analysis.vault import FinalScore, Opening
 
 LEVEL = 0.05
 """Two-sided level below which the page says that something differs from nothing."""
@@ -53,6 +54,9 @@ def write(
     honesty: Honesty,
     left_out: LeftOut | None = None,
     edges: Sequence[str] = (),
+    flat: Sequence[str] = (),
+    ledger: Sequence[Opening] = (),
+    scores: Sequence[FinalScore] = (),
 ) -> Verdict:
     """Say what the run found.
 
@@ -65,15 +69,24 @@ def write(
         honesty: What may be claimed.
         left_out: Trials that could not be compared; none: all could.
         edges: Parameters whose best values lie at an end of their range, described.
+        flat: What flatness and the leader's neighbours say, in sentences.
+        ledger: Openings of the vault.
+        scores: What the newest of them said.
     """
     sentences = [_tried(plan, board)]
     if board.leader is not None:
         judged = claims.sentences(honesty)
         sentences += [*judged, _leads(board), *_outside(board, honesty)]
         sentences += [] if honesty.confidence is not None else [_indistinct(board)]
-        sentences += [_naive(skills), *_ic(ics), *([] if judged else [_selection(board)])]
-    sentences.append(_vault(plan))
-    warnings = [*_warnings(plan, board, check), *claims.warnings(honesty, left_out or LeftOut()), *edges]
+        sentences += [_naive(skills), *_ic(ics), *([] if judged else [_selection(board)]), *flat]
+    sentences += final.sentences(plan, ledger, scores)
+    n_tried = sum(n for state, n in board.counts().items() if state != "infeasible")
+    warnings = [
+        *final.warnings(ledger, n_tried),
+        *_warnings(plan, board, check),
+        *claims.warnings(honesty, left_out or LeftOut()),
+        *edges,
+    ]
     return Verdict(headline=_headline(board, honesty), sentences=sentences, warnings=warnings)
 
 
@@ -208,16 +221,6 @@ def _selection(board: Leaderboard) -> str:
         if n > 1
         else "One trial was tried, so nothing was chosen."
     )
-
-
-def _vault(plan: Plan) -> str:
-    if not plan.vault:
-        return "The plan names no final test period."
-    period = f"{plan.vault.get('start', '?')} to {plan.vault.get('end', '?')}"
-    openings = int(plan.vault.get("openings", 0))
-    if openings == 0:
-        return f"The vault (final test period {period}) is unopened: no trial has read a row of it."
-    return f"The vault (final test period {period}) has been opened {openings} time{'s' * (openings != 1)}."
 
 
 def _warnings(plan: Plan, board: Leaderboard, check: EvidenceCheck) -> list[str]:

@@ -51,7 +51,7 @@ def plan(**changes: Any) -> dict[str, Any]:
         "started_utc": "2026-01-05T09:00:00+00:00",
         "ended_utc": "2026-01-05T09:04:11+00:00",
         "wall_s": 251.0,
-        "vault": {"start": "2018-07-01", "end": "2019-01-01", "openings": 0},
+        "vault": {"start": "2018-07-01", "end": "2019-01-01"},
         "optimizer": "tpe",
         **changes,
     }

@@ -21,6 +21,8 @@ FLAGS = {
     "--mlflow-uri",
     "--resume",
     "--dry-run",
+    "--final-eval",
+    "--reopen",
     "--help",
 }
 

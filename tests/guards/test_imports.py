@@ -22,7 +22,7 @@ VENDORS = {
     "ray": ("cluster/",),
     "optuna": ("search/optimizers/optuna_samplers.py", "search/optimizers/evolutionary_sampler.py"),
     "deepspeed": ("trainables/training/deepspeed_engine.py",),
-    "mlflow": ("analysis/mlflow_tracker.py",),
+    "mlflow": ("analysis/mlflow_tracker.py", "analysis/mlflow_registry.py"),
     "mamba_ssm": ("trainables/ops/scan/fused.py",),
     "flash_attn": ("trainables/ops/attention/fused.py",),
 }

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
 from contextlib import closing
+from datetime import date
 from pathlib import Path
 
 import polars as pl
@@ -101,6 +103,29 @@ def n_observed(run_dir: Path) -> int:
             return int(connection.execute("SELECT count(*) FROM events WHERE kind = 'observed'").fetchone()[0])
     except sqlite3.OperationalError:
         return 0
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+@pytest.mark.requirement("SEARCH-17", "WF-3")
+def test_the_vault_opens_once_for_the_leader_and_the_ledger_knows(whole_run: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "opened"
+    shutil.copytree(whole_run, run_dir)
+    done = search("search/run.py", "--resume", run_dir, "--final-eval", "leader")
+    _, err = done.communicate()
+    assert done.returncode == 0, err
+    (opening,) = json.loads((run_dir / "vault.json").read_text())
+    leader = pl.read_csv(run_dir / "ranking.csv")["trial_id"][0]
+    assert opening["trial_ids"] == [leader]
+    assert opening["n_trials"] == 6
+    rows = pl.read_parquet(run_dir / "final" / "01" / "evidence" / leader / "fold-00.parquet")
+    plan = json.loads((run_dir / "plan.json").read_text())
+    assert rows["timestamp"].cast(pl.Datetime("ns")).dt.date().min() >= date.fromisoformat(plan["vault"]["start"])
+    assert opening["scores"][leader]["val_loss"] == pytest.approx(rows["loss"].cast(pl.Float64).mean(), rel=1e-6)
+    again = search("search/run.py", "--resume", run_dir, "--final-eval", "leader")
+    _, err = again.communicate()
+    assert again.returncode == 2
+    assert "--reopen" in err
 
 
 @pytest.mark.slow

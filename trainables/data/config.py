@@ -238,3 +238,13 @@ class FoldsConfig(StrictModel):
         if self.step_months is not None and self.step_months < self.validation_months:
             raise ValueError("step_months must not be below validation_months: validation windows would overlap")
         return self
+
+
+class FinalFolds(FoldsConfig):
+    """The folds of a final evaluation: one, which trains on all that lies before the vault and is scored on the vault.
+
+    No space file can say this: only `--final-eval` makes it, after it has written the opening down.
+    """
+
+    opening: int = Field(ge=1)
+    """Number of the opening in the ledger of the run."""

@@ -9,7 +9,7 @@ from datetime import date, time
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.data.config import FoldsConfig
+from trainables.data.config import FinalFolds, FoldsConfig
 from trainables.data.dataset import NO_LABEL, Dataset
 from trainables.data.windows import history_length
 from trainables.data.zones import NS_PER_DAY, day_of, instant
@@ -58,7 +58,8 @@ def plan_folds(known_time: NDArray[np.int64], folds: FoldsConfig) -> FoldPlan:
     """Lay folds over the months of the data. Source: WF-1, C-52.
 
     A month is a calendar month in New York, counted from the month of the first row to the month of the last; a first
-    or last month that the data cover only in part counts. The last `test_months` of them are the vault.
+    or last month that the data cover only in part counts. The last `test_months` of them are the vault. `FinalFolds`
+    open it: their one fold trains on all that lies before and is scored on it (SEARCH-17).
 
     Args:
         known_time: (n_rows,) ns UTC, increasing, of all rows, the vault's included (`loader.load_times`): what a closed
@@ -83,12 +84,15 @@ def plan_folds(known_time: NDArray[np.int64], folds: FoldsConfig) -> FoldPlan:
             f"({_day(known_time[0])} to {_day(known_time[-1])}); give more data or lower folds.train_months"
         )
     vault_start = _midnight(first + vault)
+    vault_end = max(_midnight(first + n_months), int(known_time[-1]) + 1)
+    if isinstance(folds, FinalFolds):
+        return _final_plan(_window(first, vault, vault_start, folds), vault_end)
     windows = [_window(first, start, vault_start, folds) for start in starts]
     kept = windows[-folds.max_folds :] if folds.max_folds else windows
     return FoldPlan(
         windows=tuple(_numbered(kept)),
         vault_start=vault_start,
-        vault_end=max(_midnight(first + n_months), int(known_time[-1]) + 1),
+        vault_end=vault_end,
     )
 
 
@@ -167,6 +171,12 @@ def _window(first: int, start: int, vault_start: int, folds: FoldsConfig) -> Fol
         vault_start=vault_start,
         purge_days=folds.purge_days,
     )
+
+
+def _final_plan(window: FoldWindow, vault_end: int) -> FoldPlan:
+    """Return the one fold that is scored on the whole vault; behind it nothing is withheld."""
+    final = replace(window, validation_end=vault_end, vault_start=vault_end)
+    return FoldPlan(windows=(final,), vault_start=vault_end, vault_end=vault_end)
 
 
 def _numbered(windows: list[FoldWindow]) -> Iterable[FoldWindow]:

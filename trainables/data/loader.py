@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from trainables.data.arch_source import VIX_KNOWN, read_vix
 from trainables.data.bars import digest
 from trainables.data.chain import PUT, ReferenceOption, reference_option
-from trainables.data.config import DataConfig, FoldsConfig, absent
+from trainables.data.config import DataConfig, FinalFolds, FoldsConfig, absent
 from trainables.data.folds import FoldPlan, plan_folds
 from trainables.data.market import Market
 from trainables.data.placement import PlacedBars, place_bars
@@ -246,6 +246,7 @@ def _series_mark(data: DataConfig) -> dict[str, str]:
 
 def _snapshot(data: DataConfig, folds: FoldsConfig, vault: Vault, digests: tuple[str, ...]) -> str:
     settings = data.model_dump(mode="json", exclude=PATHS)
-    withheld = folds.test_months if vault == "closed" else 0
+    is_withheld = vault == "closed" and not isinstance(folds, FinalFolds)
+    withheld = folds.test_months if is_withheld else 0
     text = json.dumps({"data": settings, "withheld_months": withheld, "files": digests}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from analysis.measures.flatness import top_eigenvalue
+from analysis.measures import flatness
 from analysis.measures.ic import spearman
 from trainables.training.batches import Windows
 from trainables.training.family import Family, Score
+from trainables.training.options import RunOptions
 from trainables.training.outputs import as_float32, concatenate
 from trainables.training.precision import autocast, twice_differentiable
 
@@ -79,7 +81,7 @@ def sample_rows(rows: NDArray[np.int64], n: int, fold: int) -> NDArray[np.int64]
 def training_metrics(
     family: Family, config: Any, model: nn.Module, windows: Windows, rows: NDArray[np.int64], *, flatness_steps: int
 ) -> dict[str, float]:
-    """Return reference loss and relative curvature on training rows. Requirement: ANALYSIS-6.
+    """Return reference loss and flatness on training rows. Requirement: ANALYSIS-6.
 
     Args:
         family: Gives the reference loss, the same as that of validation.
@@ -87,11 +89,10 @@ def training_metrics(
         model: Float32, in evaluation mode.
         windows: Source of the rows.
         rows: (n,) training rows, taken as one batch.
-        flatness_steps: Lanczos steps; 0 leaves curvature out.
+        flatness_steps: Lanczos steps; 0 leaves flatness out.
 
     Returns:
-        `train_loss`; where the loss is positive `flatness` = top Hessian eigenvalue / loss, and `flatness_adaptive`,
-        the form of it that a rescaling of weights cannot change (Kwon et al. 2021).
+        `train_loss`, and where it is positive the measures of `_flatness`.
     """
     batch = windows.batch(rows)
 
@@ -102,13 +103,58 @@ def training_metrics(
         train_loss = float(loss())
     if not math.isfinite(train_loss):
         return {}
-    if flatness_steps == 0:
+    if flatness_steps == 0 or train_loss <= 0:
         return {"train_loss": train_loss}
     with twice_differentiable():
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        curvatures = {
-            "flatness": top_eigenvalue(loss, parameters, n_steps=flatness_steps, seed=0),
-            "flatness_adaptive": top_eigenvalue(loss, parameters, n_steps=flatness_steps, seed=0, is_adaptive=True),
-        }
-    relative = {name: curvature.relative for name, curvature in curvatures.items()}
-    return {"train_loss": train_loss} | {n: v for n, v in relative.items() if v is not None and math.isfinite(v)}
+        found = _flatness(loss, [p for p in model.parameters() if p.requires_grad], flatness_steps, train_loss)
+    return {"train_loss": train_loss} | {n: v for n, v in found.items() if v is not None and math.isfinite(v)}
+
+
+GRADIENTS_OF_FLATNESS = 37
+"""Gradients that `_flatness` costs, beside four for each Lanczos step: 3 for the gate and the losses that are checked,
+16 for eight products of traces, 3 steps of ascent, and 20 losses at half to two thirds of a gradient."""
+
+
+def flatness_rows(n_train: int, options: RunOptions) -> int:
+    """Return on how many rows flatness is measured: at most the allowed share of the gradients of one epoch.
+
+    It depends on the fold alone, not on a trial's epochs or batches, so that trials are compared on the same rows; and
+    it counts gradients, not seconds, so that it is the same on every machine.
+
+    Args:
+        n_train: Training rows of the fold.
+        options: `flatness_samples`, `flatness_least_samples`, `flatness_cost_frac` and `flatness_steps`.
+    """
+    gradients = GRADIENTS_OF_FLATNESS + 4 * options.flatness_steps
+    affordable = int(options.flatness_cost_frac * n_train / gradients)
+    return min(options.flatness_samples, max(options.flatness_least_samples, affordable))
+
+
+def _flatness(
+    loss: Callable[[], Tensor], parameters: Sequence[Tensor], steps: int, level: float
+) -> dict[str, float | None]:
+    """Return every measure of flatness, smaller is flatter; curvatures are divided by the loss `level`.
+
+    `flatness` is the top eigenvalue; `flatness_adaptive` and `flatness_relative` cannot be changed by a rescaling of
+    weights; `flatness_low_pass`, `_sam` and `_random` see losses whose curvature is zero.
+    """
+    product = flatness.gated_product(loss, parameters, seed=0)
+    top, adaptive = (
+        flatness.top_eigenvalue(loss, parameters, n_steps=steps, seed=0, is_adaptive=k, product=product)
+        for k in (False, True)
+    )
+    trace, relative = (
+        measure(loss, parameters, n_probes=4, seed=0, product=product)
+        for measure in (flatness.trace, flatness.relative_flatness)
+    )
+    smooth, random = flatness.low_pass(loss, parameters, seed=0), flatness.random_sharpness(loss, parameters, seed=0)
+    return {
+        "flatness": top.relative,
+        "flatness_adaptive": adaptive.relative,
+        "flatness_trace": trace.value / level,
+        "flatness_relative": relative.value / level,
+        "flatness_low_pass": smooth and smooth.value,
+        "flatness_sam": flatness.sam_sharpness(loss, parameters),
+        "flatness_random": random and random.value,
+        "weight_spectral": flatness.weight_spectral(parameters),
+    }

@@ -19,7 +19,7 @@ from trainables.protocol import TrialDiverged
 from trainables.training.batches import StepPlan, Windows
 from trainables.training.checkpoint import Checkpoint
 from trainables.training.engine import open_engine
-from trainables.training.evaluation import sample_rows, score_metrics, score_rows, training_metrics
+from trainables.training.evaluation import flatness_rows, sample_rows, score_metrics, score_rows, training_metrics
 from trainables.training.family import Family, Score
 from trainables.training.loop import train_steps
 from trainables.training.options import RunOptions
@@ -113,7 +113,7 @@ class FoldTraining:
                 self._config,
                 judge,
                 self._windows,
-                sample_rows(self._train, self._options.flatness_samples, self.fold),
+                sample_rows(self._train, flatness_rows(len(self._train), self._options), self.fold),
                 flatness_steps=self._options.flatness_steps if is_complete else 0,
             )
         return Assessment(metrics={**metrics, **curvature, **self._stability.metrics()}, score=score)

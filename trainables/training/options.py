@@ -20,8 +20,12 @@ class RunOptions(StrictModel):
     """Threads of PyTorch on the CPU; none: leave them as they are."""
     deterministic: bool = False
     """Refuse operations whose result depends on the order of threads, and cuDNN's choice by timing (C-50)."""
-    flatness_samples: int = Field(default=256, ge=1)
-    """Training rows of each fold on which curvature and training loss are measured (specification: 1,024)."""
+    flatness_samples: int = Field(default=1024, ge=1)
+    """Most training rows of a fold on which flatness and training loss are measured (ANALYSIS-6)."""
+    flatness_cost_frac: float = Field(default=0.1, gt=0)
+    """Share of the gradients of one epoch that flatness may cost; it is measured on fewer rows accordingly."""
+    flatness_least_samples: int = Field(default=128, ge=1)
+    """Fewer rows than these say little, whatever they cost."""
     flatness_steps: int = Field(default=10, ge=0)
     """Lanczos steps of the top eigenvalue at the end of a fold; 0 leaves flatness out."""
     keep_checkpoints: int = Field(default=2, ge=2)

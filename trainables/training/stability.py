@@ -19,14 +19,16 @@ class Stability:
         n_steps: Optimiser steps seen.
         n_skipped: Steps whose loss or gradient was not finite; engines do not apply them.
         max_norm: Largest finite gradient norm before clipping.
-        sum_norm: Sum of the finite norms.
+        mean_norm: Mean of the finite norms.
+        spread_norm: Sum of their squared deviations from it (Welford 1962: no cancellation).
         n_exploding: Length of the present run of steps above the limit.
     """
 
     n_steps: int = 0
     n_skipped: int = 0
     max_norm: float = 0.0
-    sum_norm: float = 0.0
+    mean_norm: float = 0.0
+    spread_norm: float = 0.0
     n_exploding: int = 0
 
     def record(self, loss: float, gradient_norm: float) -> bool:
@@ -36,7 +38,9 @@ class Stability:
             self.n_skipped += 1
             return False
         self.max_norm = max(self.max_norm, gradient_norm)
-        self.sum_norm += gradient_norm
+        gap = gradient_norm - self.mean_norm
+        self.mean_norm += gap / (self.n_steps - self.n_skipped)
+        self.spread_norm += gap * (gradient_norm - self.mean_norm)
         return True
 
     def check(self, fold: int, gradient_norm: float, limits: RunOptions) -> None:
@@ -60,13 +64,20 @@ class Stability:
             )
 
     def metrics(self) -> dict[str, float]:
-        """Return telemetry: gradient norm (max, mean, before clipping) and shares of valid and skipped steps."""
+        """Return telemetry: gradient norm before clipping (max, mean, variance), shares of valid and skipped steps.
+
+        Requirements: TRAIN-13, ANALYSIS-10. The variance (divided by n) is that which the lite gate is said to cut.
+        """
         n_finite = self.n_steps - self.n_skipped
         if self.n_steps == 0:
             return {}
         measures = {"nan_rate": self.n_skipped / self.n_steps, "valid_rate": n_finite / self.n_steps}
         if n_finite:
-            measures |= {"grad_norm_max": self.max_norm, "grad_norm_mean": self.sum_norm / n_finite}
+            measures |= {
+                "grad_norm_max": self.max_norm,
+                "grad_norm_mean": self.mean_norm,
+                "grad_norm_variance": self.spread_norm / n_finite,
+            }
         return measures
 
     def to_json(self) -> dict[str, Any]:

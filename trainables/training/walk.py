@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from trainables import catalogue
-from trainables.data.config import DataConfig, FoldsConfig
+from trainables.data.config import DataConfig, FinalFolds, FoldsConfig
 from trainables.data.dataset import Dataset
 from trainables.data.folds import FoldPlan, fold_rows, plan_folds
 from trainables.data.loader import load_times
@@ -115,7 +115,8 @@ def run_trial(assignment: Assignment) -> Iterator[RungReport]:
 
 def _prepare(assignment: Assignment) -> _Walk:
     config = _validated(catalogue.config_class(assignment.family), assignment.config)
-    data, folds = _validated(DataConfig, assignment.data), _validated(FoldsConfig, assignment.folds)
+    data = _validated(DataConfig, assignment.data)
+    folds = _validated(FinalFolds if "opening" in assignment.folds else FoldsConfig, assignment.folds)
     options = _validated(RunOptions, assignment.options)
     device = torch.device(_device_name(options))
     check_precision(config.precision, device)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.trainables.data.datasets import make_dataset
-from trainables.data.config import FoldsConfig
+from trainables.data.config import FinalFolds, FoldsConfig
 from trainables.data.dataset import NO_LABEL
 from trainables.data.folds import check_folds, fold_rows, plan_folds
 from trainables.data.zones import NS_PER_DAY, instant
@@ -170,3 +170,24 @@ def test_b23_folds_without_scored_rows_are_listed_together():
         check_folds(windows, dataset, lookback=1, scored_lookback=1)
     dataset.usable[:] = True
     assert len(check_folds(windows, dataset, lookback=1, scored_lookback=1)) == 17
+
+
+@pytest.mark.requirement("WF-1", "SEARCH-17")
+@pytest.mark.parametrize(("mode", "first"), [("anchored", (2023, 1)), ("rolling", (2024, 4))])
+def test_the_final_folds_train_up_to_the_vault_and_are_scored_on_all_of_it(mode, first):
+    section = {"mode": mode, "train_months": 6, "test_months": 3, "validation_months": 2}
+    closed = plan_folds(TWO_YEARS, FoldsConfig(**section))
+    opened = plan_folds(TWO_YEARS, FinalFolds(**section, opening=1))
+    (window,) = opened.windows
+    assert month_of(window.train_start) == first
+    assert window.train_end == window.validation_start == closed.vault_start
+    assert window.validation_end == opened.vault_start == opened.vault_end == closed.vault_end
+    dataset = make_dataset(len(TWO_YEARS), start=TWO_YEARS[0], label_span=5 * NS_PER_DAY)
+    rows = fold_rows(window, dataset, lookback=3, scored_lookback=3)
+    assert dataset.label_end[rows.train].max() < closed.vault_start
+    assert 0 <= dataset.known_time[rows.validation[0]] - closed.vault_start < NS_PER_DAY
+
+
+def test_no_space_file_can_open_the_vault():
+    with pytest.raises(ValueError, match="opening"):
+        FoldsConfig.model_validate_json('{"opening": 1}')

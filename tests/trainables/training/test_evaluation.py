@@ -6,9 +6,17 @@ import torch
 from torch import nn
 
 from trainables.training.batches import Windows
-from trainables.training.evaluation import loss_blocks, sample_rows, score_metrics, training_metrics
+from trainables.training.evaluation import (
+    GRADIENTS_OF_FLATNESS,
+    flatness_rows,
+    loss_blocks,
+    sample_rows,
+    score_metrics,
+    training_metrics,
+)
 from trainables.training.evidence import write_evidence
 from trainables.training.family import Score
+from trainables.training.options import RunOptions
 
 
 class Quadratic(nn.Module):
@@ -38,9 +46,21 @@ def test_flatness_is_the_top_eigenvalue_over_the_loss():
         "train_loss": pytest.approx(loss),
         "flatness": pytest.approx(3 / loss, rel=1e-3),
         "flatness_adaptive": pytest.approx(3 * 2**2 / loss, rel=1e-3),  # diag(w) H diag(w) at w = (1, 2)
+        "flatness_trace": pytest.approx((1 + 3) / loss, rel=1e-3),
+        "flatness_sam": pytest.approx(0.1, abs=0.02),  # a step of 5 % of the norm, uphill
+        **dict.fromkeys(("flatness_relative", "flatness_low_pass", "flatness_random"), 0.0),  # the weight is a vector
     }
     without = training_metrics(QuadraticFamily(), None, Quadratic(), windows, np.arange(9), flatness_steps=0)
     assert without == {"train_loss": pytest.approx(loss)}
+
+
+@pytest.mark.requirement("ANALYSIS-6")
+@pytest.mark.parametrize(("n_train", "n_rows"), [(100, 128), (300_000, 389), (10_000_000, 1024)])
+def test_flatness_costs_at_most_a_tenth_of_an_epoch_where_there_are_rows_enough(n_train, n_rows):
+    options = RunOptions(flatness_steps=10)
+    assert flatness_rows(n_train, options) == n_rows
+    if n_train > 100:
+        assert n_rows * (GRADIENTS_OF_FLATNESS + 4 * 10) <= 0.1 * n_train
 
 
 def test_constant_predictions_have_no_information_coefficient():

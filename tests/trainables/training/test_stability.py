@@ -58,6 +58,7 @@ def test_telemetry_counts_finite_norms_only_and_survives_a_checkpoint():
         "valid_rate": pytest.approx(2 / 3),
         "grad_norm_max": 4.0,
         "grad_norm_mean": 3.0,
+        "grad_norm_variance": 1.0,
     }
     assert Stability().metrics() == {}
 
@@ -65,3 +66,8 @@ def test_telemetry_counts_finite_norms_only_and_survives_a_checkpoint():
 def test_a_divergence_crosses_process_borders():
     error = pickle.loads(pickle.dumps(TrialDiverged("fold 1, step 2: gone")))
     assert (error.reason, str(error)) == ("fold 1, step 2: gone", "fold 1, step 2: gone")
+
+
+@pytest.mark.requirement("ANALYSIS-10")
+def test_constant_gradients_have_no_variance():
+    assert run([1.0] * 20, [0.3] * 20).metrics()["grad_norm_variance"] == 0.0

@@ -1,9 +1,7 @@
-"""Flatness of the loss surface: the top Hessian eigenvalue, plain and unchanged by rescaling of weights (ANALYSIS-6).
+"""Curvature of the loss surface: top Hessian eigenvalue, trace, and forms that a rescaling of weights cannot change.
 
-The caller provides a loss that is a pure function of the parameters: evaluation mode (no dropout), a fixed slice of
-training rows, float32 or more, TF32 off. Second derivatives do not exist for fused attention: call under
-`torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`, or the finite-difference form is used. Compare values only within one
-family, one loss, one scaling of targets and one slice; a loss times c has c times the curvature.
+Second derivatives do not exist for fused attention: call under `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`, or
+the finite-difference form is used. A loss times c has c times the curvature. Requirement: ANALYSIS-6.
 """
 
 from __future__ import annotations
@@ -15,6 +13,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+
+from analysis.measures.flatness.average import Average, average
 
 Loss = Callable[[], Tensor]
 Product = Callable[[Tensor], Tensor]
@@ -50,8 +50,28 @@ class Curvature:
         return self.value / self.loss if self.loss > 0 else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatedProduct:
+    """Hessian-vector products in the form that is to be believed for this loss; see `gated_product`.
+
+    Attributes:
+        apply: Flat vector -> H times it.
+        backend, gate_error: As in `Curvature`.
+    """
+
+    apply: Product
+    backend: Literal["autograd", "finite_difference"]
+    gate_error: float | None
+
+
 def top_eigenvalue(
-    loss: Loss, parameters: Sequence[Tensor], *, n_steps: int = 15, seed: int, is_adaptive: bool = False
+    loss: Loss,
+    parameters: Sequence[Tensor],
+    *,
+    n_steps: int = 15,
+    seed: int,
+    is_adaptive: bool = False,
+    product: GatedProduct | None = None,
 ) -> Curvature:
     """Return the largest eigenvalue of the Hessian of `loss` by Lanczos iteration with full re-orthogonalisation.
 
@@ -65,29 +85,103 @@ def top_eigenvalue(
         n_steps: Lanczos steps, 1 or more; fewer where the space is exhausted. Memory: n_steps copies of the parameters.
         seed: Seed of the start vector and of the gate's vector; the global generator is not used.
         is_adaptive: See above.
+        product: That of `gated_product`, where it is known already.
 
     Raises:
         ValueError: No parameters, `n_steps` below 1, or the loss is not a finite scalar.
     """
-    if not parameters or n_steps < 1:
-        raise ValueError(f"expected parameters and n_steps of 1 or more, found {len(parameters)} and {n_steps}")
-    value = loss()
-    if value.ndim != 0 or not torch.isfinite(value):
-        raise ValueError(f"loss: expected a finite scalar, found shape {tuple(value.shape)}, value {value.detach()}")
+    value = _checked(loss, parameters, n_steps, "n_steps")
+    gated = product or gated_product(loss, parameters, seed=seed)
     generator = torch.Generator().manual_seed(seed)
-    product, backend, gate_error = _gated_product(loss, parameters, generator)
+    apply = gated.apply
     if is_adaptive:
-        product = _between(torch.cat([p.detach().abs().reshape(-1) for p in parameters]), product)
-    values, error, n_used = _lanczos(product, _random_like(parameters, generator), n_steps)
+        apply = _between(torch.cat([p.detach().abs().reshape(-1) for p in parameters]), apply)
+    values, error, n_used = _lanczos(apply, _random_like(parameters, generator), n_steps)
     return Curvature(
         value=float(values[-1]),
         lowest=float(values[0]),
         error=error,
-        loss=float(value.detach()),
-        backend=backend,
-        gate_error=gate_error,
+        loss=value,
+        backend=gated.backend,
+        gate_error=gated.gate_error,
         n_products=n_used + 2,
     )
+
+
+def trace(
+    loss: Loss,
+    parameters: Sequence[Tensor],
+    *,
+    n_probes: int = 8,
+    seed: int,
+    product: GatedProduct | None = None,
+) -> Average:
+    """Return the trace of the Hessian by Hutchinson's estimator with signs as probes (Hutchinson 1989).
+
+    Negative eigenvalues cancel positive ones: a saddle may have the trace of a plain. Arguments and errors are those of
+    `top_eigenvalue`; `n_probes` Hessian-vector products are used.
+    """
+    _checked(loss, parameters, n_probes, "n_probes")
+    gated = product or gated_product(loss, parameters, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for _ in range(n_probes):
+        v = _random_like(parameters, generator).sign()
+        found.append(_dot(v, gated.apply(v)))
+    return average(found)
+
+
+def relative_flatness(
+    loss: Loss,
+    parameters: Sequence[Tensor],
+    *,
+    n_probes: int = 8,
+    seed: int,
+    product: GatedProduct | None = None,
+) -> Average:
+    """Return the relative flatness summed over matrices: unchanged by a rescaling between layers.
+
+    Petzka et al. (2021), "Relative flatness and generalization", Definition 3: for a layer with rows w_s the sum over s
+    and s' of <w_s, w_s'> times the trace of the block of the Hessian of rows s and s'. With random signs g and z the
+    product (W g) z' has exactly that as the mean of its quadratic form, so one Hessian-vector product a probe serves
+    all layers: their signs are independent. Vectors (biases, gains) are left out, as in the definition.
+    Arguments and errors are those of `trace`.
+    """
+    _checked(loss, parameters, n_probes, "n_probes")
+    gated = product or gated_product(loss, parameters, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for _ in range(n_probes):
+        v = torch.cat([_row_probe(p, generator).reshape(-1) for p in parameters])
+        found.append(_dot(v, gated.apply(v)))
+    return average(found)
+
+
+def gated_product(loss: Loss, parameters: Sequence[Tensor], *, seed: int) -> GatedProduct:
+    """Choose the exact product where it agrees with the finite difference on one random vector.
+
+    A custom backward over a raw kernel gives a second derivative that is silently wrong; only a comparison shows it.
+    """
+
+    def exact(v: Tensor) -> Tensor:
+        return hessian_product(loss, parameters, v)
+
+    def difference(v: Tensor) -> Tensor:
+        return finite_difference_product(loss, parameters, v)
+
+    probe = _random_like(parameters, torch.Generator().manual_seed(seed))
+    judge = difference(probe)
+    try:
+        candidate = exact(probe)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:  # "derivative for ... is not implemented": fused attention, once_differentiable
+        return GatedProduct(apply=difference, backend="finite_difference", gate_error=None)
+    size = max(float(candidate.norm()), float(judge.norm()))
+    gate_error = float((candidate - judge).norm()) / size if size > 0 else 0.0
+    if gate_error <= GATE:
+        return GatedProduct(apply=exact, backend="autograd", gate_error=gate_error)
+    return GatedProduct(apply=difference, backend="finite_difference", gate_error=gate_error)
 
 
 def hessian_product(loss: Loss, parameters: Sequence[Tensor], vector: Tensor) -> Tensor:
@@ -133,33 +227,26 @@ def finite_difference_product(loss: Loss, parameters: Sequence[Tensor], vector: 
     return (gradients[0] - gradients[1]) / (2 * step)
 
 
-def _gated_product(
-    loss: Loss, parameters: Sequence[Tensor], generator: torch.Generator
-) -> tuple[Product, Literal["autograd", "finite_difference"], float | None]:
-    """Choose the exact product where it agrees with the finite difference on one random vector.
+def _checked(loss: Loss, parameters: Sequence[Tensor], n: int, name: str) -> float:
+    if not parameters or n < 1:
+        raise ValueError(f"expected parameters and {name} of 1 or more, found {len(parameters)} and {n}")
+    value = loss()
+    if value.ndim != 0 or not torch.isfinite(value):
+        raise ValueError(f"loss: expected a finite scalar, found shape {tuple(value.shape)}, value {value.detach()}")
+    return float(value.detach())
 
-    A custom backward over a raw kernel gives a second derivative that is silently wrong; only a comparison shows it.
-    """
 
-    def exact(v: Tensor) -> Tensor:
-        return hessian_product(loss, parameters, v)
+def _row_probe(parameter: Tensor, generator: torch.Generator) -> Tensor:
+    """Return (W g) z' for random signs g and z; zeros for a vector."""
+    if parameter.ndim < 2:
+        return torch.zeros_like(parameter)
+    rows = parameter.detach().reshape(len(parameter), -1)
+    g, z = (_signs(rows.shape[1], generator).to(rows) for _ in range(2))
+    return torch.outer(rows @ g, z)
 
-    def difference(v: Tensor) -> Tensor:
-        return finite_difference_product(loss, parameters, v)
 
-    probe = _random_like(parameters, generator)
-    judge = difference(probe)
-    try:
-        candidate = exact(probe)
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError:  # "derivative for ... is not implemented": fused attention, once_differentiable
-        return difference, "finite_difference", None
-    size = max(float(candidate.norm()), float(judge.norm()))
-    gate_error = float((candidate - judge).norm()) / size if size > 0 else 0.0
-    if gate_error <= GATE:
-        return exact, "autograd", gate_error
-    return difference, "finite_difference", gate_error
+def _signs(n: int, generator: torch.Generator) -> Tensor:
+    return 2.0 * torch.randint(0, 2, (n,), generator=generator).double() - 1.0
 
 
 def _lanczos(product: Product, start: Tensor, n_steps: int) -> tuple[Tensor, float, int]:
