@@ -60,8 +60,9 @@ class Valuation:
         newest = self._progress(trial, len(trial.observations)), strength, 1.0
         rows = [[*(mean for mean, _ in pairs), *(var for _, var in pairs), *newest]]
         for n, cell in _early_cells(trial):
-            values = [self._level(trial, cell, objective) for objective in self.objectives]
-            if None not in values:
+            levels = [self._level(trial, cell, objective) for objective in self.objectives]
+            values = [level for level in levels if level is not None]
+            if len(values) == len(levels):
                 rows.insert(-1, [*values, *(0.0 for _ in values), self._progress(trial, n), strength, 0.0])
         return np.array(rows)
 
