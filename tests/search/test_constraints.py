@@ -86,8 +86,8 @@ def test_the_header_keeps_constraints_and_a_resume_wants_them(tmp_path: Path) ->
 
 def test_size_is_known_before_training() -> None:
     bounds = (Constraint("n_parameters", "max", 2000), Constraint("memory_bytes", "max", 1e12), FAST)
-    assert infeasible_reason({"hidden": "32-16"}, MlpConfig, bounds) is None
-    found = infeasible_reason({"hidden": "64-32-16"}, MlpConfig, bounds)
+    assert infeasible_reason({"hidden": "32-16"}, MlpConfig, constraints=bounds) is None
+    found = infeasible_reason({"hidden": "64-32-16"}, MlpConfig, constraints=bounds)
     assert found == "n_parameters: expected at most 2000, found 3573"
 
 
