@@ -2,7 +2,8 @@
 
 What is scored must be the same for all trials of a search (SEARCH-14). So a second counts only where the features that
 any trial within the search's reach sees have values, where every horizon within reach has a label, and in regular hours
-where a trial within reach keeps to them.
+where a trial within reach keeps to them. A second that the regular grid filled in (DATA-10) is seen by windows, but no
+decision is made at it: else silent hours would weigh more than busy ones, and the grid would say which seconds count.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ from trainables.training.family import Batch, Family, Score
 
 Reach = Mapping[str, tuple[Any, ...]]
 SCHEMA, SETTINGS = "scalper", FeatureSettings()
-VERSION = 1
+VERSION = 2
 """Part of the store's keys; raised when labels or the rule of usable rows change."""
 
 
@@ -96,7 +97,7 @@ class ScalperFamily(Family):
         known = entries.get(features_key, lambda: _features(config, market, has_higher))
         labelled = entries.get(labels_key, lambda: _labels(market, labels, horizons))
         is_regular = regular_hours(market)
-        usable = known["is_known"] & labelled["is_labelled"]
+        usable = known["is_known"] & labelled["is_labelled"] & ~market.is_filled
         _check_classes(config, labelled["targets"][usable, DIRECTION])
         return Dataset(
             known_time=market.known_time,
