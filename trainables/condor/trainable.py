@@ -37,6 +37,7 @@ from trainables.data.dataset import NO_LABEL, Dataset
 from trainables.data.loader import load_market
 from trainables.data.market import Market
 from trainables.data.store import FeatureStore, content_key, keep_to_market
+from trainables.features.columns import columns_of
 from trainables.features.registry import compute, fingerprint, lookback
 from trainables.features.settings import FeatureSettings
 from trainables.training.family import Batch, Family, Score
@@ -91,11 +92,13 @@ class CondorFamily(Family):
                 "features": features if rows is None else contract_features(schema, settings, market, features, rows)
             }
 
-        features = entries.get(features_key, build)["features"]
+        seen = CondorConfig(feature_schema=config.feature_schema).seen_features()
+        columns = columns_of(schema, seen, settings, market.bars_per_session)
+        features = entries.get(features_key, build, {"columns": columns})["features"]
         dataset = Dataset(
             known_time=market.known_time,
             features=features,
-            feature_names=CondorConfig(feature_schema=config.feature_schema).seen_features(),
+            feature_names=seen,
             targets=labels["targets"],
             target_names=names,
             label_end=labels["label_end"],

@@ -79,7 +79,8 @@ class GrokFamily(Family):
             baseline_span_bars=config.baseline_span_bars,
             version=VERSION,
         )
-        return entries.dataset(key, lambda: _dataset(market, config, reach, key))
+        columns = rows.described_columns(market, config)
+        return entries.dataset(key, lambda: _dataset(market, config, reach, key), {"columns": columns})
 
     def statistics(self, config: GrokConfig, targets_train: NDArray[np.float32]) -> GrokConfig:
         """Return the config with the spread and the quantiles of the training targets.

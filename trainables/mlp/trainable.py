@@ -18,7 +18,8 @@ from trainables.data.dataset import Dataset
 from trainables.data.loader import load_market
 from trainables.data.market import Market
 from trainables.data.store import FeatureStore, content_key, keep_to_market
-from trainables.features.registry import compute, fingerprint
+from trainables.features.columns import columns_of
+from trainables.features.registry import compute, fingerprint, rows_of
 from trainables.features.settings import FeatureSettings
 from trainables.mlp.config import STAGE_INPUTS, MlpConfig
 from trainables.mlp.labels import direction_labels
@@ -72,7 +73,9 @@ class MlpFamily(Family):
             features, names = compute(schema, market, settings, market.series)
             return _dataset(market, features, names[: config.n_inputs], config.label_horizon, horizons, key)
 
-        return entries.dataset(key, build)
+        seen = tuple(row.name for row in rows_of(schema, market.series))[: config.n_inputs]
+        columns = columns_of(schema, seen, settings, market.bars_per_session)
+        return entries.dataset(key, build, {"columns": columns})
 
     def build_model(self, config: MlpConfig, feature_names: tuple[str, ...]) -> nn.Module:
         return Mlp(config, len(feature_names))

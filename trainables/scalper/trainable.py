@@ -33,6 +33,7 @@ from trainables.data.market import Market
 from trainables.data.sessions import schedule
 from trainables.data.store import FeatureStore, content_key, keep_to_market
 from trainables.errors import DataError
+from trainables.features.columns import columns_of
 from trainables.features.registry import compute, fingerprint
 from trainables.features.schemas import MES_HIGHER
 from trainables.features.settings import FeatureSettings
@@ -94,7 +95,8 @@ class ScalperFamily(Family):
             horizons=horizons,
             version=VERSION,
         )
-        known = entries.get(features_key, lambda: _features(config, market, has_higher))
+        columns = columns_of(SCHEMA, config.seen_features(), SETTINGS, market.bars_per_session)
+        known = entries.get(features_key, lambda: _features(config, market, has_higher), {"columns": columns})
         labelled = entries.get(labels_key, lambda: _labels(market, labels, horizons))
         is_regular = regular_hours(market)
         usable = known["is_known"] & labelled["is_labelled"] & ~market.is_filled
