@@ -156,7 +156,7 @@ def _outside(times: Int, kept: NDArray[np.bool_], data: DataConfig) -> list[Find
     if data.calendar == "CMES":
         hour = local_time(times) % NS_PER_DAY // (3600 * NS_PER_SECOND)
         paused = kept & (hour == PAUSE_HOUR)
-        what = f"bars in the hour from {PAUSE_HOUR}:00 New York, when Globex pauses since 2015; the calendar has them in"
+        what = f"bars in the hour from {PAUSE_HOUR}:00 New York, when Globex pauses since 2015; the calendar keeps them"
         findings += at_rows("warning", what, paused, times)
     return findings
 

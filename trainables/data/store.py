@@ -188,8 +188,8 @@ def _check_columns(wanted: list[str], found: list[str], n_columns: int, folder: 
         return
     missing, unknown = (", ".join(sorted(set(a) - set(b))) or "none" for a, b in ((wanted, found), (found, wanted)))
     raise DataError(
-        f"{folder}: expected {len(wanted)} feature columns, found {n_columns}, of which {len(found)} are named (missing: "
-        f"{missing}; unknown: {unknown}; or another order); delete the folder, it is built again"
+        f"{folder}: expected {len(wanted)} feature columns, found {n_columns}, of which {len(found)} are named "
+        f"(missing: {missing}; unknown: {unknown}; or another order); delete the folder, it is built again"
     )
 
 

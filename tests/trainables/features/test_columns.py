@@ -23,7 +23,9 @@ def test_the_schema_beside_stored_features_has_their_order(tmp_path, schema):
     rows = rows_of(schema, ())
     assert [column["name"] for column in written] == [f"{row.family}.{row.name}" for row in rows]
     assert [column["group"] for column in written] == [row.group for row in rows]
-    assert [column["lookback"] for column in written] == [row.lookback(SETTINGS, market.bars_per_session) for row in rows]
+    assert [column["lookback"] for column in written] == [
+        row.lookback(SETTINGS, market.bars_per_session) for row in rows
+    ]
     assert all(column["known"] for column in written)
     for column, (name, values) in enumerate(zip(names, features.T, strict=True)):
         assert written[column]["name"].endswith(f".{name}")
