@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,9 @@ from analysis.measures.classification import accuracy, confusion, directional_ac
 from analysis.measures.crps import brier
 from trainables.data.config import DataConfig, FoldsConfig
 from trainables.data.dataset import Dataset
-from trainables.data.loader import load_market
 from trainables.data.market import Market
-from trainables.data.store import FeatureStore, content_key, keep_to_market
+from trainables.data.shared import opened
+from trainables.data.store import content_key
 from trainables.features.registry import compute, fingerprint
 from trainables.features.settings import FeatureSettings
 from trainables.mlp.config import STAGE_INPUTS, MlpConfig
@@ -53,8 +52,7 @@ class MlpFamily(Family):
             DataError: A stage needs a series that is not there (`MlpConfig.check_data`).
         """
         MlpConfig.check_data({"feature_stage": (config.feature_stage, *reach.get("feature_stage", ()))}, data)
-        market, entries = _market(data, folds), _store(store)
-        keep_to_market(entries, market, data=data, folds=folds)
+        market, entries = opened(data, folds, store)
         stages = sorted({config.feature_stage, *reach.get("feature_stage", ())}, key=STAGE_INPUTS.__getitem__)
         horizons = sorted({config.label_horizon, *reach.get("label_horizon", ())})
         settings = FeatureSettings(levels_mode=config.levels_mode)
@@ -140,17 +138,6 @@ def _dataset(
         marks=market.marks,
         snapshot=key,
     )
-
-
-@lru_cache(maxsize=2)
-def _market(data: DataConfig, folds: FoldsConfig) -> Market:
-    return load_market(data, folds)
-
-
-@lru_cache(maxsize=2)
-def _store(root: Path) -> FeatureStore:
-    """Return the store of a folder, once per process: it checks an entry's checksums only when first met."""
-    return FeatureStore(root)
 
 
 FAMILY = MlpFamily()

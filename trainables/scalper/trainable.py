@@ -8,7 +8,6 @@ where a trial within reach keeps to them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +26,10 @@ from analysis.measures.classification import (
 )
 from trainables.data.config import DataConfig, FoldsConfig
 from trainables.data.dataset import NO_LABEL, Dataset
-from trainables.data.loader import load_market
 from trainables.data.market import Market
 from trainables.data.sessions import schedule
-from trainables.data.store import FeatureStore, content_key, keep_to_market
+from trainables.data.shared import opened
+from trainables.data.store import content_key
 from trainables.errors import DataError
 from trainables.features.registry import compute, fingerprint
 from trainables.features.schemas import MES_HIGHER
@@ -73,8 +72,7 @@ class ScalperFamily(Family):
         """
         if "rth_plus_eth" in _values("session", config, reach) and data.session == "rth":
             raise ValueError("session: rth_plus_eth needs data.session: all, found rth, which keeps regular hours only")
-        market, entries = _market(data, folds), _store(store)
-        keep_to_market(entries, market, data=data, folds=folds)
+        market, entries = opened(data, folds, store)
         has_higher = any(_values("htf", config, reach))
         horizons = sorted(set(_values("horizon_s", config, reach)))
         labels = label_settings(config)
@@ -294,14 +292,3 @@ def _labels(market: Market, settings: ScalperLabels, horizons: list[int]) -> dic
     for horizon_s in horizons:
         is_labelled &= label_window(market, horizon_s)[2]
     return {"targets": targets, "label_end": label_end, "is_labelled": is_labelled}
-
-
-@lru_cache(maxsize=2)
-def _market(data: DataConfig, folds: FoldsConfig) -> Market:
-    """Load a market once per process: many trials of one search share it."""
-    return load_market(data, folds)
-
-
-@lru_cache(maxsize=2)
-def _store(folder: Path) -> FeatureStore:
-    return FeatureStore(folder)
