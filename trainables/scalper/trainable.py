@@ -9,7 +9,6 @@ decision is made at it: else silent hours would weigh more than busy ones, and t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +27,10 @@ from analysis.measures.classification import (
 )
 from trainables.data.config import DataConfig, FoldsConfig
 from trainables.data.dataset import NO_LABEL, Dataset
-from trainables.data.loader import load_market
 from trainables.data.market import Market
 from trainables.data.sessions import schedule
-from trainables.data.store import FeatureStore, content_key, keep_to_market
+from trainables.data.shared import opened
+from trainables.data.store import content_key
 from trainables.errors import DataError
 from trainables.features.columns import columns_of
 from trainables.features.registry import compute, fingerprint
@@ -75,8 +74,7 @@ class ScalperFamily(Family):
         """
         if "rth_plus_eth" in _values("session", config, reach) and data.session == "rth":
             raise ValueError("session: rth_plus_eth needs data.session: all, found rth, which keeps regular hours only")
-        market, entries = _market(data, folds), _store(store)
-        keep_to_market(entries, market, data=data, folds=folds)
+        market, entries = opened(data, folds, store)
         has_higher = any(_values("htf", config, reach))
         horizons = sorted(set(_values("horizon_s", config, reach)))
         labels = label_settings(config)
@@ -155,7 +153,8 @@ class ScalperFamily(Family):
         p_n3 = class_probabilities(config, outputs).numpy()
         move = actual[:, MOVE]
         columns = {f"p_{name}": p for name, p in zip(CLASSES, p_n3.T, strict=True)}
-        columns |= {"direction": actual[:, DIRECTION], "confidence": said.confidence}
+        columns |= {"confidence": said.confidence}
+        direction = actual[:, DIRECTION]
         has_volatility, horizon = "volatility" in outputs, f"{config.horizon_s}s"
         if "exit" in outputs:
             columns |= {"p_exit_long": said.exit_long, "p_exit_short": said.exit_short}
@@ -165,6 +164,7 @@ class ScalperFamily(Family):
             forecasts={horizon: (said.predicted_move, move)},
             scales={horizon: said.volatility} if has_volatility else {},
             columns=columns,
+            outcomes={"direction": direction, **_naive(config, direction.astype(np.int64))},
             metrics=_metrics(config, said, actual, outputs),
         )
 
@@ -203,10 +203,25 @@ def ranked_probability_score(p_nK: NDArray[np.floating], class_n: NDArray[np.flo
     return ((below - is_below) ** 2).sum(axis=1)
 
 
+def class_shares(config: ScalperConfig) -> NDArray[np.float64]:
+    """Return the shares of the classes among the training rows, (3,), with one more row in each: a naive forecast."""
+    counts = np.array(config.class_counts or (1, 1, 1), dtype=np.float64) + 1.0
+    return counts / counts.sum()
+
+
 def prior_loss(config: ScalperConfig, direction: NDArray[np.int64]) -> float:
     """Return the mean cross-entropy in nats of a forecast that says the class shares of the training rows."""
-    counts = np.array(config.class_counts or (1, 1, 1), dtype=np.float64) + 1.0
-    return float(-np.log(counts / counts.sum())[direction].mean())
+    return float(-np.log(class_shares(config))[direction].mean())
+
+
+def _naive(config: ScalperConfig, direction: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
+    """Return the scores of a forecast that says the class shares of the training rows (ANALYSIS-4)."""
+    shares = class_shares(config)
+    score = ranked_probability_score(np.broadcast_to(shares, (len(direction), len(shares))), direction)
+    return {
+        "baseline_loss": (-np.log(shares)[direction]).astype(np.float32),
+        "baseline_crps": score.astype(np.float32),
+    }
 
 
 def _metrics(
@@ -280,14 +295,3 @@ def _labels(market: Market, settings: ScalperLabels, horizons: list[int]) -> dic
     for horizon_s in horizons:
         is_labelled &= label_window(market, horizon_s)[2]
     return {"targets": targets, "label_end": label_end, "is_labelled": is_labelled}
-
-
-@lru_cache(maxsize=2)
-def _market(data: DataConfig, folds: FoldsConfig) -> Market:
-    """Load a market once per process: many trials of one search share it."""
-    return load_market(data, folds)
-
-
-@lru_cache(maxsize=2)
-def _store(folder: Path) -> FeatureStore:
-    return FeatureStore(folder)

@@ -15,6 +15,7 @@ from scipy.stats import spearmanr
 
 from tests.trainables.scalper.markets import FOLDS, folds, section
 from trainables.catalogue import family
+from trainables.data import shared
 from trainables.data.config import DataConfig
 from trainables.data.folds import fold_rows, plan_folds
 from trainables.data.loader import load_market, load_times
@@ -22,7 +23,7 @@ from trainables.data.windows import gather, history_length
 from trainables.data.zones import NS_PER_DAY, NS_PER_SECOND, local_day, local_time
 from trainables.errors import DataError
 from trainables.protocol import Assignment
-from trainables.scalper import artifact, trainable
+from trainables.scalper import artifact
 from trainables.scalper.config import CLASSES, ScalperConfig
 from trainables.scalper.labels import NAMES
 from trainables.scalper.trainable import FAMILY, ranked_probability_score, regular_hours
@@ -116,7 +117,7 @@ def test_sequences_end_at_the_second_of_decision_and_labels_begin_after_it(store
     prices = {
         n: np.where(later, getattr(market, n) * 1.5, getattr(market, n)) for n in ("open", "high", "low", "close")
     }
-    monkeypatch.setattr(trainable, "_market", lambda data, folds: replace(market, **prices, snapshot="changed"))
+    monkeypatch.setattr(shared, "market", lambda data, folds: replace(market, **prices, snapshot="changed"))
     _, changed = dataset(tmp_path, arch="gru", seq_len=20)
     np.testing.assert_array_equal(changed.features[: row + 1], data.features[: row + 1])
     assert changed.targets[row, NAMES.index("move_ticks")] != data.targets[row, NAMES.index("move_ticks")]
@@ -253,7 +254,7 @@ def test_a_week_of_real_seconds(tmp_path):
         begin = local_day(known[:1])[0]
         clock = local_time(stamps)
         seconds = (clock - begin * NS_PER_DAY) // NS_PER_SECOND
-        history, label = 9 * 3600 + 1800 + 899, 16 * 3600 - 60  # a quarter of an hour before, a minute after
+        history, label = 9 * 3600 + 1800 + 900, 16 * 3600 - 60  # a quarter of an hour before, a minute after
         assert len(known) == ((seconds >= history) & (seconds < label)).sum()
     shares = np.bincount(found.targets[rows[2].train, 0].astype(int)) / len(rows[2].train)
     assert (shares > 0.2).all()
