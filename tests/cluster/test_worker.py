@@ -199,6 +199,7 @@ def test_a_trial_that_cannot_be_closed_does_not_take_the_next_one_with_it(caplog
 def test_worker_environment_sets_the_allocator_and_thread_limits():
     variables = worker_environment(3)
     assert variables["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:True"
+    assert (variables["MALLOC_TRIM_THRESHOLD_"], variables["MALLOC_MMAP_THRESHOLD_"]) == ("1073741824", "33554432")
     assert {variables[name] for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")} == {"3"}
 
 
