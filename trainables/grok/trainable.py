@@ -137,9 +137,7 @@ class GrokFamily(Family):
             for q, level in enumerate(LEVELS)
             if q != MEDIAN
         }
-        columns["baseline_crps"] = _naive_crps(
-            deviation, fixed, returns, targets[:, N_HORIZONS].numpy().astype(np.float64)
-        )
+        naive = _naive_crps(deviation, fixed, returns, targets[:, N_HORIZONS].numpy().astype(np.float64))
         return Score(
             loss=_array(_reference(config, quantiles, targets[:, :N_HORIZONS]).numpy()),
             crps=_array(np.nanmean(own / deviation, axis=1)),
@@ -148,6 +146,7 @@ class GrokFamily(Family):
             },
             scales={label: _array(spread[:, h] / np.ptp(NORMAL_LEVELS)) for h, label in enumerate(LABELS)},
             columns={name: _array(values) for name, values in columns.items()},
+            outcomes={"baseline_crps": _array(naive)},
             metrics=_metrics(deviation, fixed, forecasts, returns, own),
         )
 

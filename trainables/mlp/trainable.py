@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from analysis.measures.classification import accuracy, confusion, directional_accuracy, directional_gain, majority_rate
@@ -77,6 +78,10 @@ class MlpFamily(Family):
     def build_model(self, config: MlpConfig, feature_names: tuple[str, ...]) -> nn.Module:
         return Mlp(config, len(feature_names))
 
+    def statistics(self, config: MlpConfig, targets_train: NDArray[np.float32]) -> MlpConfig:
+        """Return the config with the share of rises, which a naive forecast says (ANALYSIS-4)."""
+        return config.model_copy(update={"rise_share": float(targets_train[:, 0].mean(dtype=np.float64))})
+
     def loss(self, config: MlpConfig, outputs: Tensor, batch: Batch) -> Tensor:
         return self.reference_loss(config, outputs, batch).mean()
 
@@ -99,9 +104,20 @@ class MlpFamily(Family):
             loss=cross_entropy(outputs, targets[:, 0]).numpy(),
             crps=brier(rises, p_up).astype(np.float32),
             forecasts={f"{config.label_horizon}b": (signal, forward_return)},
-            columns={"p_up": p_up, "up": rises},
+            columns={"p_up": p_up},
+            outcomes={"up": rises, **_naive(config, rises)},
             metrics={name: value for name, value in measures.items() if value is not None},
         )
+
+
+def _naive(config: MlpConfig, rises: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    """Return the scores of the training rows' share of rises; none without it."""
+    if config.rise_share is None:
+        return {}
+    p = np.float32(np.clip(config.rise_share, 1e-6, 1 - 1e-6))
+    loss = -np.where(rises > 0.5, np.log(p), np.log1p(-p))
+    score = brier(rises, np.full_like(rises, p))
+    return {"baseline_loss": loss.astype(np.float32), "baseline_crps": score.astype(np.float32)}
 
 
 def _dataset(

@@ -152,7 +152,8 @@ class ScalperFamily(Family):
         p_n3 = class_probabilities(config, outputs).numpy()
         move = actual[:, MOVE]
         columns = {f"p_{name}": p for name, p in zip(CLASSES, p_n3.T, strict=True)}
-        columns |= {"direction": actual[:, DIRECTION], "confidence": said.confidence}
+        columns |= {"confidence": said.confidence}
+        direction = actual[:, DIRECTION]
         has_volatility, horizon = "volatility" in outputs, f"{config.horizon_s}s"
         if "exit" in outputs:
             columns |= {"p_exit_long": said.exit_long, "p_exit_short": said.exit_short}
@@ -162,6 +163,7 @@ class ScalperFamily(Family):
             forecasts={horizon: (said.predicted_move, move)},
             scales={horizon: said.volatility} if has_volatility else {},
             columns=columns,
+            outcomes={"direction": direction, **_naive(config, direction.astype(np.int64))},
             metrics=_metrics(config, said, actual, outputs),
         )
 
@@ -200,10 +202,25 @@ def ranked_probability_score(p_nK: NDArray[np.floating], class_n: NDArray[np.flo
     return ((below - is_below) ** 2).sum(axis=1)
 
 
+def class_shares(config: ScalperConfig) -> NDArray[np.float64]:
+    """Return the shares of the classes among the training rows, (3,), with one more row in each: a naive forecast."""
+    counts = np.array(config.class_counts or (1, 1, 1), dtype=np.float64) + 1.0
+    return counts / counts.sum()
+
+
 def prior_loss(config: ScalperConfig, direction: NDArray[np.int64]) -> float:
     """Return the mean cross-entropy in nats of a forecast that says the class shares of the training rows."""
-    counts = np.array(config.class_counts or (1, 1, 1), dtype=np.float64) + 1.0
-    return float(-np.log(counts / counts.sum())[direction].mean())
+    return float(-np.log(class_shares(config))[direction].mean())
+
+
+def _naive(config: ScalperConfig, direction: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
+    """Return the scores of a forecast that says the class shares of the training rows (ANALYSIS-4)."""
+    shares = class_shares(config)
+    score = ranked_probability_score(np.broadcast_to(shares, (len(direction), len(shares))), direction)
+    return {
+        "baseline_loss": (-np.log(shares)[direction]).astype(np.float32),
+        "baseline_crps": score.astype(np.float32),
+    }
 
 
 def _metrics(

@@ -219,7 +219,7 @@ def test_a_score_is_what_its_parts_say(tmp_path):
     assert score.metrics["spread_ic"] == pytest.approx(np.mean(spreads), abs=1e-6)
     assert np.isfinite(score.loss).all()
     assert np.isfinite(score.crps).all()
-    assert np.isfinite(score.columns["baseline_crps"]).all()
+    assert np.isfinite(score.outcomes["baseline_crps"]).all()
 
 
 @pytest.mark.requirement("ANALYSIS-4")
@@ -241,7 +241,7 @@ def test_the_naive_forecast_is_the_better_of_two(tmp_path):
         for q in (fixed, normal)
     ]
     expected = min(scores, key=np.mean)
-    np.testing.assert_allclose(FAMILY.score(config, outputs, targets).columns["baseline_crps"], expected, rtol=1e-4)
+    np.testing.assert_allclose(FAMILY.score(config, outputs, targets).outcomes["baseline_crps"], expected, rtol=1e-4)
 
 
 def test_moving_volatility_is_the_recursion(tmp_path):
