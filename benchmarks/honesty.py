@@ -1,7 +1,7 @@
 """How often the report announces what is not there: `python benchmarks/honesty.py [--first-seed 910000] [--seeds 100]`.
 
 Searches over a made-up market of which the truth is known (`tests/analysis/synthetic_search.py`: GARCH returns with fat
-tails; persistent forecasts that are alike within families) are judged as the report judges them. Aims: on pure noise the
+tails; persistent forecasts, alike within families) are judged as the report judges them. Aims: on pure noise the
 headline says "No winner" in 95 % of the seeds; with four trials planted whose forecasts correlate 0.05 with what
 happens, one of them is in the confidence set in 95 %, and no other trial is announced. Two forms: trials without skill
 cost what the variance of their forecast adds, or ("equal") have the expected loss of the naive forecast exactly, which
