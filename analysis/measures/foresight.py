@@ -104,7 +104,7 @@ def _pairs(x: Float, y: Float) -> Float:
     """Return the partial rank correlation of each pair of consecutive folds; NaN where it is not defined."""
     now, before, later = (_standardised(v) for v in (x[:-1], y[:-1], y[1:]))
     xl, xb, bl = ((a * b).mean(axis=1) for a, b in ((now, later), (now, before), (before, later)))
-    left = (1 - xb**2) * (1 - bl**2)
+    left = np.maximum(1 - xb**2, 0.0) * np.maximum(1 - bl**2, 0.0)  # rounding may leave less than nothing
     return np.divide(xl - xb * bl, np.sqrt(left), out=np.full(len(xl), np.nan), where=left > 1e-12)
 
 

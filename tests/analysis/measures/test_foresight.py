@@ -60,3 +60,13 @@ def test_too_little_gives_nothing():
     assert foresight(measure, losses) is None
     with pytest.raises(ValueError, match="expected equal shapes"):
         foresight(measure, losses[:2])
+
+
+def test_resamples_in_which_the_order_of_losses_is_the_same_in_both_folds_leave_nothing_to_ask():
+    # Ten trials: some resamples repeat few of them, and then rounding takes the partial correlation out of its range.
+    generator = np.random.default_rng(1)
+    losses = np.sort(generator.standard_normal((4, 10)), axis=1)
+    losses[:, :2] = losses[:, 1::-1]
+    found = foresight(generator.lognormal(size=(4, 10)), losses + 0.3 * generator.standard_normal((4, 10)))
+    assert -1 <= found.low <= found.value <= found.high <= 1
+    assert foresight(generator.lognormal(size=(4, 10)), np.sort(losses, axis=1)) is None
