@@ -138,7 +138,10 @@ def _nested(honesty: Honesty) -> list[str]:
 def _luck(honesty: Honesty) -> list[str]:
     found = []
     if honesty.deflated_z is not None:
-        z, luckiest = honesty.deflated_z, f"that of the luckiest of {honesty.n_effective:.0f} equal trials"
+        z, luckiest = (
+            round(honesty.deflated_z, 1) + 0.0,
+            f"that of the luckiest of {honesty.n_effective:.0f} equal trials",
+        )
         how = f"{z:.1f} standard errors better than {luckiest}" if z > 0 else f"no better than {luckiest}"
         found.append(f"The lowest loss is {how} would be (z = {z:+.1f}; {honesty.n_started} were started).")
     if honesty.deflated_sharpe is not None:

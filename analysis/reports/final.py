@@ -74,7 +74,8 @@ def _said(score: FinalScore) -> str:
         if score.loss.error:
             side = "higher" if gap > 0 else "lower"
             is_clear = abs(gap) > CLEAR * score.loss.error
-            text += f" ({side} by {abs(gap) / score.loss.error:.1f} standard errors{'' if is_clear else ': as it was'})"
+            doubt = "" if is_clear else ", which is no clear difference"
+            text += f" ({side} by {abs(gap) / score.loss.error:.1f} standard errors{doubt})"
     if score.saving is None:
         return text + "; there is nothing naive to compare it with."
     t = score.saving.mean / score.saving.error if score.saving.error else None
