@@ -233,6 +233,7 @@ def test_closing_a_trial_frees_its_garbage_and_does_not_look_through_what_import
 def test_worker_environment_sets_the_allocator_and_thread_limits():
     variables = worker_environment(3)
     assert variables["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:True"
+    assert (variables["MALLOC_TRIM_THRESHOLD_"], variables["MALLOC_MMAP_THRESHOLD_"]) == ("1073741824", "33554432")
     assert {variables[name] for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")} == {"3"}
 
 
