@@ -213,7 +213,7 @@ class RunFolder:
         """Return the evidence of a trial over its folds in time order, with a column `fold`; None where there is none.
 
         Raises:
-            RunFolderError: A file is cut short, or lacks a column of EVIDENCE_COLUMNS.
+            RunFolderError: A file is cut short, lacks a column of EVIDENCE_COLUMNS, or its times are no times.
         """
         frames = []
         for file in self._evidence_files(trial_id):
@@ -221,6 +221,8 @@ class RunFolder:
             absent = [c for c in EVIDENCE_COLUMNS if c not in frame.columns]
             if absent:
                 raise RunFolderError(f"{file}: expected the columns {', '.join(absent)}, found {frame.columns}")
+            if not (frame["timestamp"].dtype.is_temporal() or frame["timestamp"].dtype.is_integer()):
+                raise RunFolderError(f"{file}: timestamp: expected UTC times, found {frame['timestamp'].dtype}")
             frames.append(frame.with_columns(pl.lit(int(file.stem.removeprefix("fold-"))).alias("fold")))
         return pl.concat(frames, how="diagonal_relaxed").sort("fold", "timestamp") if frames else None
 

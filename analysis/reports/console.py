@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from analysis.reports import final, leaderboard, verdict
+from analysis.reports import amounts, final, leaderboard, verdict
 from analysis.reports.leaderboard import SHOWN, Leaderboard
 from analysis.reports.verdict import Verdict
 from analysis.run_folder import RunFolder
@@ -80,6 +80,6 @@ def _table(board: Leaderboard) -> Table:
     table.add_column("from")
     for entry in board.ranked[:MOST_ROWS]:
         rank = f"{entry.rank}{'=' if entry.is_tied else ''}"
-        cells = [verdict.amount(entry, metric) for metric in metrics]
+        cells = [amounts.amount(entry, metric) for metric in metrics]
         table.add_row(rank, entry.trial_id, *cells, entry.origin, style="bold" if entry.rank == 1 else None)
     return table

@@ -70,7 +70,7 @@ class Leaderboard:
     """Ranked trials in order, then the rest.
 
     Attributes:
-        ranked: Complete trials with a loss, best first; ties in order of number.
+        ranked: Complete trials with a loss, best first; ties in order of loss, then of number.
         unranked: All others, those with most folds first.
         order: Name of the order, a key of `ranking.ORDERS`.
         criteria: Its criteria that the run has values for; the others could not decide anything. In the merged order
@@ -134,7 +134,7 @@ def build(run: RunFolder, *, order: str | None = None) -> Leaderboard:
         replace(e, rank=int(p), is_tied=int((places == p).sum()) > 1, is_indistinct=bool(i), is_pareto=bool(f))
         for e, p, i, f in zip(ranks, places, indistinct, fronts, strict=True)
     ]
-    ordered = sorted(marked, key=lambda e: (e.rank, e.number))
+    ordered = sorted(marked, key=lambda e: (e.rank, e.values["val_loss"], e.number))
     is_ranked = {e.trial_id for e in ranks}
     unranked = sorted((e for e in entries if e.trial_id not in is_ranked), key=lambda e: (-e.n_folds, e.number))
     return Leaderboard(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +35,10 @@ from trainables.condor.losses import (
 from trainables.condor.model import CondorModel, Outputs
 from trainables.data.config import DataConfig, FoldsConfig
 from trainables.data.dataset import NO_LABEL, Dataset
-from trainables.data.loader import load_market
 from trainables.data.market import Market
-from trainables.data.store import FeatureStore, content_key, keep_to_market
+from trainables.data.shared import opened
+from trainables.data.store import FeatureStore, content_key
+from trainables.features.columns import columns_of
 from trainables.features.registry import compute, fingerprint, lookback
 from trainables.features.settings import FeatureSettings
 from trainables.training.family import Batch, Family, Score
@@ -79,8 +79,7 @@ class CondorFamily(Family):
             ValueError: The reach lets something vary that defines the task itself.
         """
         _check_task(reach)
-        market, entries = _market(data, folds), _store(store)
-        keep_to_market(entries, market, data=data, folds=folds)
+        market, entries = opened(data, folds, store)
         rows_key, labels_key, names = _rows_key(config, reach, market), *_labels_key(config, reach, data, market)
         schema, settings = f"condor{config.feature_schema}", feature_settings(config)
         axis = config.sequence_axis
@@ -95,11 +94,13 @@ class CondorFamily(Family):
                 "features": features if rows is None else contract_features(schema, settings, market, features, rows)
             }
 
-        features = entries.get(features_key, build)["features"]
+        seen = CondorConfig(feature_schema=config.feature_schema).seen_features()
+        columns = columns_of(schema, seen, settings, market.bars_per_session)
+        features = entries.get(features_key, build, {"columns": columns})["features"]
         dataset = Dataset(
             known_time=market.known_time,
             features=features,
-            feature_names=CondorConfig(feature_schema=config.feature_schema).seen_features(),
+            feature_names=seen,
             targets=labels["targets"],
             target_names=names,
             label_end=labels["label_end"],
@@ -342,14 +343,3 @@ def _metrics(config: CondorConfig, outputs: Outputs, known: Targets) -> dict[str
 
 def _array(values: Tensor) -> NDArray[np.float32]:
     return values.detach().to(torch.float32).numpy()
-
-
-@lru_cache(maxsize=2)
-def _market(data: DataConfig, folds: FoldsConfig) -> Market:
-    """Load a market once per process: many trials of one search share it."""
-    return load_market(data, folds)
-
-
-@lru_cache(maxsize=4)
-def _store(folder: Path) -> FeatureStore:
-    return FeatureStore(folder)

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from analysis.measures.ic import IcEstimate
-from analysis.reports import leaderboard, verdict
+from analysis.reports import amounts, leaderboard, verdict
 from analysis.reports.honesty import Honesty
 from analysis.reports.skill import Skill
 from analysis.run_folder import EvidenceCheck, RunFolder, inherited_trials
@@ -89,9 +89,9 @@ def test_what_weakens_a_run_is_warned_of(tmp_path):
 def test_numbers_end_where_their_error_begins(tmp_path):
     trials = [loss(0, 1.23456, 0.0999), loss(1, 1.23456, 0.000123), loss(2, 1.23456, None)]
     entries = {e.trial_id: e for e in leaderboard.build(run_of(tmp_path, trials)).ranked}
-    texts = [verdict.amount(entries[f"t000{k}"], "val_loss") for k in range(3)]
+    texts = [amounts.amount(entries[f"t000{k}"], "val_loss") for k in range(3)]
     assert texts == ["1.23 ± 0.10", "1.23456 ± 0.00012", "1.235"]
-    assert verdict.amount(entries["t0000"], "ic") == "–"
+    assert amounts.amount(entries["t0000"], "ic") == "–"
 
 
 def test_a_realistic_run_reads_as_sentences(tmp_path):
