@@ -118,7 +118,7 @@ def test_recomputing_changes_no_gradient(has_attention):
     for recomputes in (False, True):
         config, model = build(grad_checkpoint=recomputes, vol_gated_attn=has_attention)
         training_loss(
-            config, model(windows()), torch.rand(3, 16, generator=torch.Generator().manual_seed(2))
+            config, model(windows()), torch.rand(3, 17, generator=torch.Generator().manual_seed(2))
         ).backward()
         gradients.append([p.grad for p in model.parameters() if p.grad is not None])
     torch.testing.assert_close(gradients[0], gradients[1])
@@ -310,7 +310,7 @@ def test_autocast_runs_in_bfloat16():
         outputs = model(windows())
     wide = model(windows())
     assert (outputs["policy"].float() - wide["policy"]).abs().max() < 0.3
-    assert torch.isfinite(training_loss(config, {k: v.float() for k, v in outputs.items()}, torch.rand(3, 36)))
+    assert torch.isfinite(training_loss(config, {k: v.float() for k, v in outputs.items()}, torch.rand(3, 37)))
 
 
 def test_a_nan_in_one_window_is_seen_there_and_nowhere_else():

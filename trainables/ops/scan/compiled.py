@@ -130,7 +130,8 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, g_y, g_last):
-        inputs, made = ctx.saved_tensors[:7], _Operands(*ctx.saved_tensors[7:])
+        saved = ctx.saved_tensors  # asked for once: recomputing (checkpointing) gives them only once
+        inputs, made = saved[:7], _Operands(*saved[7:])
         if torch.is_grad_enabled():
             plain, given = (_plain_outputs, (g_y,)) if g_last is None else (_plain, (g_y, g_last))
             return *gradients_of(plain, inputs, given), None, None

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from tests.trainables.ops.kernels import (
     assert_near,
@@ -107,3 +108,9 @@ def test_compiled_is_the_choice_for_float32_on_a_cpu_and_refuses_float64():
         torch.testing.assert_close(run("auto")(*given), run("compiled")(*given), rtol=0, atol=0)
         with pytest.raises(ValueError, match="found float64 on cpu"):
             run("compiled")(*(each.double() for each in given))
+
+
+def test_a_recomputed_scan_has_the_same_gradients():
+    given = inputs(150, has_state=False)
+    recomputed = outputs_and_gradients(lambda *each: checkpoint(run("compiled"), *each, use_reentrant=False), given)
+    assert_near(recomputed, outputs_and_gradients(run("compiled"), given), 1e-6)
