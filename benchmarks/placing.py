@@ -16,30 +16,20 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from search.settings import ResourcesSection
 from search.space import Float, Space
 from search.study import Study
 from search.trial import Trial, ladder
 from trainables.protocol import Assignment, RungReport
 
 SPACE = Space({"x": Float(low=0.0, high=1.0)})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resources:
-    """One trial a processor on a private Ray."""
-
-    cpus_per_trial: float = 1.0
-    gpus_per_trial: float = 0.0
-    max_concurrent: int | None = 2
-    max_failures: int = 0
-    ray_address: str = "local"
-    threads: int = 1
+RESOURCES = ResourcesSection(max_concurrent=2, max_failures=0)
+"""One trial a processor, two at a time, on a private Ray."""
 
 
 def main() -> None:
@@ -119,7 +109,7 @@ def ours(n_trials: int, n_rungs: int, clock: Clock) -> None:
 
         study.subscribe(listen)
         with study:
-            run_study(study, assignment, Resources())
+            run_study(study, assignment, RESOURCES)
 
 
 def no_op(assignment: Assignment) -> Iterator[RungReport]:
@@ -153,7 +143,7 @@ def ray_tune(n_trials: int, n_rungs: int, clock: Clock) -> None:
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
             clock.tick()
 
-    with tempfile.TemporaryDirectory() as folder, environment(TUNE_ENVIRONMENT), ray_session(Resources()):
+    with tempfile.TemporaryDirectory() as folder, environment(TUNE_ENVIRONMENT), ray_session(RESOURCES):
         found = tune.Tuner(
             tune.with_resources(NoOp, {"cpu": 1}),
             param_space={"x": tune.uniform(0.0, 1.0)},

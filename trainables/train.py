@@ -146,7 +146,9 @@ def train(wanted: TrainFile, given: argparse.Namespace, console: Console) -> lis
         console.print(f"{ancestor.trial_id}: trained for its weights")
         for _ in run_trial(ancestor):
             pass
-    with TrainingDisplay(console, final) as display:
+    last_fold = max(fold for fold, _ in final.ladder)
+    lookback = catalogue.config_class(final.family).model_validate_json(json.dumps(final.config)).lookback
+    with TrainingDisplay(console, last_fold=last_fold, lookback=lookback) as display:
         for report in run_trial(final, display.stepped):
             display.reported(report)
     return load_training_metrics(given.out / "checkpoints" / TRIAL_ID)

@@ -11,7 +11,7 @@ from scipy import stats
 Float = NDArray[np.float64]
 LEAST_TRIALS = 8
 """Fewer trials give no rank correlation worth an interval."""
-N_RESAMPLES = 500
+N_RESAMPLES = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ class Results:
     Attributes:
         genes: (n, d), expressed.
         losses: (n, n_objectives) estimates over the whole ladder, smaller is better.
-        variances: (n, n_objectives) of the estimates; 0 where unknown.
+        variances: (n, n_objectives) of the estimates; NaN where it is unknown.
         progress: (n,) share of the ladder seen, above 0; 1 is complete.
         strengths: (n,) mutation strength that made each.
         is_newest: (n,) whether a row is the newest of its trial.

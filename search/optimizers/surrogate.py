@@ -33,6 +33,8 @@ FIT_STEPS = 40
 """Most steps of L-BFGS; the fit starts at the mode of the prior."""
 LARGEST_ERROR = 1e3
 """Standard errors of a result beyond this, in units of the spread of all, count as this: it says nothing anyway."""
+UNKNOWN_ERROR = 1.0
+"""Standard error, in the same units, of a result whose error is unknown: as much as results differ."""
 LEAST_TO_JUDGE = 20
 """With fewer results left-out predictions say too little to turn the surrogate off."""
 
@@ -265,7 +267,10 @@ def _usual(excesses: Array) -> float:
 
 
 def _standard(values: Array, slopes: Array, variances: Array) -> Target:
-    """Return values at mean 0 and variance 1; `slopes` is what the view did to small differences."""
+    """Return values at mean 0 and variance 1; `slopes` is what the view did to small differences.
+
+    A variance of NaN is unknown; it must not read as none.
+    """
     unit = float(values.std()) or 1.0
     errors = np.minimum(np.sqrt(variances) * slopes / unit, LARGEST_ERROR)
-    return Target((values - values.mean()) / unit, errors**2)
+    return Target((values - values.mean()) / unit, np.where(np.isnan(errors), UNKNOWN_ERROR, errors) ** 2)

@@ -3,7 +3,8 @@
 Trials that were stopped have seen a part of the ladder. Their loss is estimated from differences to complete trials on
 the same cells of it (a cell: a fold and a share of its epochs), so that a trial that saw only easy folds does not look
 good and one that saw few epochs does not look bad. Over complete folds, how often such an estimate was wrong for
-complete trials gives its variance. How far the trial came goes along as its progress.
+complete trials gives its variance, which is NaN (unknown) before two are complete. How far the trial came goes along as
+its progress.
 
 A learning curve is more than its end: of the first fold a trial has rows for its 1st, 2nd, 4th, ... rung too, as if it
 had been stopped there. What few epochs get wrong differs from config to config and not by chance; a surrogate learns it
@@ -82,10 +83,10 @@ class Valuation:
         effects, errors = self._effects_of(tuple(own), objective)
         if trial.state is TrialState.COMPLETE:
             return loss, _spread(list(own.values()), effects)
+        variance = _predictive_variance(errors) if trial.by_fold() else 0.0
         if not effects:
-            return loss, 0.0
-        mean = float(np.mean([own[cell] - effect for cell, effect in effects.items()]))
-        return mean, _predictive_variance(errors) if trial.by_fold() else 0.0
+            return loss, variance
+        return float(np.mean([own[cell] - effect for cell, effect in effects.items()])), variance
 
     def _effects_of(self, cells: tuple[Cell, ...], objective: Objective) -> Effects:
         at = objective.metric, cells
@@ -128,9 +129,9 @@ def _cells(trial: Trial, objective: Objective, wanted: Sequence[Cell] | None = N
 
 
 def _predictive_variance(errors: Sequence[float]) -> float:
-    """Return the variance of the next of these errors around their estimated mean; 0 where there is only one."""
+    """Return the variance of the next of these errors around their estimated mean; NaN where it is unknown."""
     k = len(errors)
-    return float(np.square(errors).sum()) / (k - 1) * (1 + 1 / k) if k > 1 else 0.0
+    return float(np.square(errors).sum()) / (k - 1) * (1 + 1 / k) if k > 1 else np.nan
 
 
 def _bounded(loss: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from search.objective import Objective
+from search.space import Space
 from search.stopping.asha import Asha
 from search.trial import Decision, Rung, Trial
 
@@ -67,7 +68,7 @@ def dominates(one: Point, other: Point) -> bool:
 
 
 def dominated(
-    *, objectives: Sequence[Objective], ladder: Sequence[Rung], min_folds: int = 1, eta: int = 3
+    *, space: Space, objectives: Sequence[Objective], ladder: Sequence[Rung], min_folds: int = 1, eta: int = 3
 ) -> Dominated:
     """Make the rule for all objectives."""
     return Dominated(objectives, min_folds=min_folds, eta=eta)

@@ -39,6 +39,7 @@ def trial(*folds: tuple[float, float], state: TrialState = TrialState.COMPLETE) 
 
 
 @pytest.mark.requirement("SEARCH-13")
+@pytest.mark.requirement("FEAT-SC-10")
 @pytest.mark.parametrize(
     ("folds", "opens"),
     [

@@ -24,6 +24,7 @@ def test_rows_of_the_chapter():
 
 
 @pytest.mark.requirement("SEARCH-13")
+@pytest.mark.requirement("FEAT-SC-10")
 @pytest.mark.requirement("MLP-4")
 @pytest.mark.parametrize("profile", [None, "laptop"])
 @pytest.mark.parametrize(("accuracy", "grows"), [(0.519, False), (0.54, True)])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from trainables.protocol import Assignment, RungReport
+from trainables.protocol import RungReport
 from trainables.train import _parser, main, read_request
 from trainables.training.display import TrainingDisplay
 from trainables.training.loop import StepReport
@@ -73,12 +73,7 @@ def test_the_documented_flags_round_trip_to_the_config():
 
 def test_the_display_moves_with_the_steps_and_tells_losses_and_speed():
     console = Console(force_terminal=True, width=120, file=StringIO())
-    given = _parser().parse_args([])
-    trial = Assignment(
-        trial_id="final", family="mlp", config={"lookback": 4}, data={}, folds={}, reach={},
-        ladder=((0, 1.0), (1, 1.0)), seed=0, run_dir=str(given.out),
-    )  # fmt: skip
-    with TrainingDisplay(console, trial) as display:
+    with TrainingDisplay(console, last_fold=1, lookback=4) as display:
         for step in (1, 2):
             display.stepped(
                 StepReport(fold=0, step=step, n_steps=9, loss=0.5, gradient_norm=1.0, learning_rate=0.1, n_rows=8)

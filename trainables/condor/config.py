@@ -241,6 +241,9 @@ class CondorConfig(FamilyConfig):
     regime_label_horizon: Literal[0, 390, 1950] = 390
     """Minutes of regular trading ahead at which the regime is to be predicted; 390 is one session (DATA-22, C-23)."""
 
+    target_moments: tuple[tuple[float, float], ...] | None = None
+    """Mean and deviation of the return over each horizon among the training rows; filled in training, not by hand."""
+
     @property
     def n_features(self) -> int:
         """Features that the model sees."""

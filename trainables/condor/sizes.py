@@ -157,8 +157,7 @@ def _saved_numbers(config: CondorConfig) -> int:
     heads = inner // config.headdim
     if config.precision not in ("bf16", "fp16"):
         chunk = choose_compiled_chunk(config.lookback)
-        carried = n if chunk < config.lookback else 0
-        operands = heads * (chunk + 2 * carried) + inner * (chunk + carried) / chunk + chunk
+        operands = heads * (chunk + 2) + inner + chunk + (inner * (2 + n / chunk) if chunk < config.lookback else 0)
         return round(2 * d + 5 * inner + 4 * n + 5 * heads + operands)
     block = choose_block(choose_chunk(config.lookback, n, config.headdim))
     return 3 * d + 15 * inner + 8 * n + heads * (3 * block + 8)

@@ -246,6 +246,13 @@ class FoldsConfig(StrictModel):
         return self
 
 
+class Unfolded(FoldsConfig):
+    """No folds and no vault: all rows are there, to be scored by a model that was trained elsewhere.
+
+    No space file can say this; `trainables.serve` makes it.
+    """
+
+
 class FinalFolds(FoldsConfig):
     """The folds of a final evaluation: one, which trains on all that lies before the vault and is scored on the vault.
 

@@ -96,7 +96,8 @@ def _place_files(data: DataConfig) -> PlacedBars:
     from trainables.data.readers import read_bars, read_contracts  # pyarrow: the default source needs none of it
 
     where = str(data.bars)
-    raw = read_contracts(data) if data.roll is not None else {data.symbol or "": read_bars(data)}
+    rolls = data.roll is not None
+    raw = read_contracts(data, keep=True) if rolls else {data.symbol or "": read_bars(data, keep=True)}
     cleaned = {name: _clean(bars, name, where, data) for name, bars in raw.items()}
     bars = {name: kept for name, (kept, _) in cleaned.items()}
     n_dropped, n_all = sum(n for _, n in cleaned.values()), sum(map(len, raw.values()))

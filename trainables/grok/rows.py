@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from trainables.data.market import Market
 from trainables.data.zones import NS_PER_SECOND
 from trainables.errors import DataError
+from trainables.features.columns import Described, columns_of
 from trainables.features.nq import calendar_inputs
-from trainables.features.registry import compute
+from trainables.features.registry import compute, rows_of
 from trainables.features.settings import FeatureSettings
 from trainables.grok.config import CONTEXT, FEATURE_GROUPS, GrokConfig
 from trainables.grok.embedding import phases
@@ -82,6 +83,13 @@ def columns(market: Market, config: GrokConfig) -> tuple[NDArray[np.float32], tu
     context = np.column_stack([cyclic, positions[:, 1], features[:, names.index("log_return")], is_valid])
     rows = np.where(is_valid[:, None], np.column_stack([features, context]), 0.0)
     return rows.astype(np.float32), (*names, *CONTEXT)
+
+
+def described_columns(market: Market, config: GrokConfig) -> tuple[Described, ...]:
+    """Return a description of every column of `columns` (DATA-29)."""
+    names = [row.name for row in rows_of(SCHEMA)]
+    features = columns_of(SCHEMA, names, feature_settings(config), market.bars_per_session)
+    return (*features, *({"name": f"context.{name}", "group": "context", "lookback": 1} for name in CONTEXT))
 
 
 def known_rows(market: Market, config: GrokConfig, reach: Reach) -> NDArray[np.bool_]:

@@ -6,7 +6,6 @@ within the search's reach have values and at least one horizon has a target; whi
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,9 @@ from analysis.measures.classification import tail_accuracy
 from analysis.measures.ic import spearman
 from trainables.data.config import DataConfig, FoldsConfig
 from trainables.data.dataset import NO_LABEL, Dataset
-from trainables.data.loader import load_market
 from trainables.data.market import Market
-from trainables.data.store import FeatureStore, content_key, keep_to_market
+from trainables.data.shared import opened
+from trainables.data.store import content_key
 from trainables.features.registry import fingerprint
 from trainables.grok import rows
 from trainables.grok.config import HORIZON_MINUTES, LEVELS, MEDIAN, GrokConfig
@@ -67,8 +66,7 @@ class GrokFamily(Family):
             DataError: The market is not one of minutes, or lacks the volume that features need.
         """
         _check_task(reach)
-        market, entries = _market(data, folds), _store(store)
-        keep_to_market(entries, market, data=data, folds=folds)
+        market, entries = opened(data, folds, store)
         market = rows.checked_market(market, config, reach)
         key = content_key(
             family=self.name,
@@ -79,7 +77,8 @@ class GrokFamily(Family):
             baseline_span_bars=config.baseline_span_bars,
             version=VERSION,
         )
-        return entries.dataset(key, lambda: _dataset(market, config, reach, key))
+        columns = rows.described_columns(market, config)
+        return entries.dataset(key, lambda: _dataset(market, config, reach, key), {"columns": columns})
 
     def statistics(self, config: GrokConfig, targets_train: NDArray[np.float32]) -> GrokConfig:
         """Return the config with the spread and the quantiles of the training targets.
@@ -137,9 +136,7 @@ class GrokFamily(Family):
             for q, level in enumerate(LEVELS)
             if q != MEDIAN
         }
-        columns["baseline_crps"] = _naive_crps(
-            deviation, fixed, returns, targets[:, N_HORIZONS].numpy().astype(np.float64)
-        )
+        naive = _naive_crps(deviation, fixed, returns, targets[:, N_HORIZONS].numpy().astype(np.float64))
         return Score(
             loss=_array(_reference(config, quantiles, targets[:, :N_HORIZONS]).numpy()),
             crps=_array(np.nanmean(own / deviation, axis=1)),
@@ -148,6 +145,7 @@ class GrokFamily(Family):
             },
             scales={label: _array(spread[:, h] / np.ptp(NORMAL_LEVELS)) for h, label in enumerate(LABELS)},
             columns={name: _array(values) for name, values in columns.items()},
+            outcomes={"baseline_crps": _array(naive)},
             metrics=_metrics(deviation, fixed, forecasts, returns, own),
         )
 
@@ -235,14 +233,3 @@ def _metrics(deviation: Array, quantiles: Array, forecasts: Array, returns: Arra
 
 def _array(values: NDArray[Any]) -> NDArray[np.float32]:
     return values.astype(np.float32)
-
-
-@lru_cache(maxsize=2)
-def _market(data: DataConfig, folds: FoldsConfig) -> Market:
-    """Load a market once per process: many trials of one search share it."""
-    return load_market(data, folds)
-
-
-@lru_cache(maxsize=4)
-def _store(folder: Path) -> FeatureStore:
-    return FeatureStore(folder)

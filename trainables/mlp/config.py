@@ -51,6 +51,9 @@ class MlpConfig(FamilyConfig):
             )
         return self
 
+    rise_share: float | None = Field(default=None, ge=0, le=1)
+    """Share of rises among the training rows of the fold; filled in training, not by hand (WF-5)."""
+
     @property
     def n_inputs(self) -> int:
         return STAGE_INPUTS[self.feature_stage]

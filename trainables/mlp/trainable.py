@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from analysis.measures.classification import accuracy, confusion, directional_accuracy, directional_gain, majority_rate
 from analysis.measures.crps import brier
 from trainables.data.config import DataConfig, FoldsConfig
 from trainables.data.dataset import Dataset
-from trainables.data.loader import load_market
 from trainables.data.market import Market
-from trainables.data.store import FeatureStore, content_key, keep_to_market
-from trainables.features.registry import compute, fingerprint
+from trainables.data.shared import opened
+from trainables.data.store import content_key
+from trainables.features.columns import columns_of
+from trainables.features.registry import compute, fingerprint, rows_of
 from trainables.features.settings import FeatureSettings
 from trainables.mlp.config import STAGE_INPUTS, MlpConfig
 from trainables.mlp.labels import direction_labels
@@ -52,8 +53,7 @@ class MlpFamily(Family):
             DataError: A stage needs a series that is not there (`MlpConfig.check_data`).
         """
         MlpConfig.check_data({"feature_stage": (config.feature_stage, *reach.get("feature_stage", ()))}, data)
-        market, entries = _market(data, folds), _store(store)
-        keep_to_market(entries, market, data=data, folds=folds)
+        market, entries = opened(data, folds, store)
         stages = sorted({config.feature_stage, *reach.get("feature_stage", ())}, key=STAGE_INPUTS.__getitem__)
         horizons = sorted({config.label_horizon, *reach.get("label_horizon", ())})
         settings = FeatureSettings(levels_mode=config.levels_mode)
@@ -72,10 +72,16 @@ class MlpFamily(Family):
             features, names = compute(schema, market, settings, market.series)
             return _dataset(market, features, names[: config.n_inputs], config.label_horizon, horizons, key)
 
-        return entries.dataset(key, build)
+        seen = tuple(row.name for row in rows_of(schema, market.series))[: config.n_inputs]
+        columns = columns_of(schema, seen, settings, market.bars_per_session)
+        return entries.dataset(key, build, {"columns": columns})
 
     def build_model(self, config: MlpConfig, feature_names: tuple[str, ...]) -> nn.Module:
         return Mlp(config, len(feature_names))
+
+    def statistics(self, config: MlpConfig, targets_train: NDArray[np.float32]) -> MlpConfig:
+        """Return the config with the share of rises, which a naive forecast says (ANALYSIS-4)."""
+        return config.model_copy(update={"rise_share": float(targets_train[:, 0].mean(dtype=np.float64))})
 
     def loss(self, config: MlpConfig, outputs: Tensor, batch: Batch) -> Tensor:
         return self.reference_loss(config, outputs, batch).mean()
@@ -99,9 +105,20 @@ class MlpFamily(Family):
             loss=cross_entropy(outputs, targets[:, 0]).numpy(),
             crps=brier(rises, p_up).astype(np.float32),
             forecasts={f"{config.label_horizon}b": (signal, forward_return)},
-            columns={"p_up": p_up, "up": rises},
+            columns={"p_up": p_up},
+            outcomes={"up": rises, **_naive(config, rises)},
             metrics={name: value for name, value in measures.items() if value is not None},
         )
+
+
+def _naive(config: MlpConfig, rises: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    """Return the scores of the training rows' share of rises; none without it."""
+    if config.rise_share is None:
+        return {}
+    p = np.float32(np.clip(config.rise_share, 1e-6, 1 - 1e-6))
+    loss = -np.where(rises > 0.5, np.log(p), np.log1p(-p))
+    score = brier(rises, np.full_like(rises, p))
+    return {"baseline_loss": loss.astype(np.float32), "baseline_crps": score.astype(np.float32)}
 
 
 def _dataset(
@@ -124,17 +141,6 @@ def _dataset(
         marks=market.marks,
         snapshot=key,
     )
-
-
-@lru_cache(maxsize=2)
-def _market(data: DataConfig, folds: FoldsConfig) -> Market:
-    return load_market(data, folds)
-
-
-@lru_cache(maxsize=2)
-def _store(root: Path) -> FeatureStore:
-    """Return the store of a folder, once per process: it checks an entry's checksums only when first met."""
-    return FeatureStore(root)
 
 
 FAMILY = MlpFamily()

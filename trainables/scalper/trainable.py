@@ -2,13 +2,13 @@
 
 What is scored must be the same for all trials of a search (SEARCH-14). So a second counts only where the features that
 any trial within the search's reach sees have values, where every horizon within reach has a label, and in regular hours
-where a trial within reach keeps to them.
+where a trial within reach keeps to them. A second that the regular grid filled in (DATA-10) is seen by windows, but no
+decision is made at it: else silent hours would weigh more than busy ones, and the grid would say which seconds count.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,12 @@ from analysis.measures.classification import (
 )
 from trainables.data.config import DataConfig, FoldsConfig
 from trainables.data.dataset import NO_LABEL, Dataset
-from trainables.data.loader import load_market
 from trainables.data.market import Market
 from trainables.data.sessions import schedule
-from trainables.data.store import FeatureStore, content_key, keep_to_market
+from trainables.data.shared import opened
+from trainables.data.store import content_key
 from trainables.errors import DataError
+from trainables.features.columns import columns_of
 from trainables.features.registry import compute, fingerprint
 from trainables.features.schemas import MES_HIGHER
 from trainables.features.settings import FeatureSettings
@@ -53,7 +54,7 @@ from trainables.training.family import Batch, Family, Score
 
 Reach = Mapping[str, tuple[Any, ...]]
 SCHEMA, SETTINGS = "scalper", FeatureSettings()
-VERSION = 1
+VERSION = 2
 """Part of the store's keys; raised when labels or the rule of usable rows change."""
 
 
@@ -73,8 +74,7 @@ class ScalperFamily(Family):
         """
         if "rth_plus_eth" in _values("session", config, reach) and data.session == "rth":
             raise ValueError("session: rth_plus_eth needs data.session: all, found rth, which keeps regular hours only")
-        market, entries = _market(data, folds), _store(store)
-        keep_to_market(entries, market, data=data, folds=folds)
+        market, entries = opened(data, folds, store)
         has_higher = any(_values("htf", config, reach))
         horizons = sorted(set(_values("horizon_s", config, reach)))
         labels = label_settings(config)
@@ -93,10 +93,11 @@ class ScalperFamily(Family):
             horizons=horizons,
             version=VERSION,
         )
-        known = entries.get(features_key, lambda: _features(config, market, has_higher))
+        columns = columns_of(SCHEMA, config.seen_features(), SETTINGS, market.bars_per_session)
+        known = entries.get(features_key, lambda: _features(config, market, has_higher), {"columns": columns})
         labelled = entries.get(labels_key, lambda: _labels(market, labels, horizons))
         is_regular = regular_hours(market)
-        usable = known["is_known"] & labelled["is_labelled"]
+        usable = known["is_known"] & labelled["is_labelled"] & ~market.is_filled
         _check_classes(config, labelled["targets"][usable, DIRECTION])
         return Dataset(
             known_time=market.known_time,
@@ -152,7 +153,8 @@ class ScalperFamily(Family):
         p_n3 = class_probabilities(config, outputs).numpy()
         move = actual[:, MOVE]
         columns = {f"p_{name}": p for name, p in zip(CLASSES, p_n3.T, strict=True)}
-        columns |= {"direction": actual[:, DIRECTION], "confidence": said.confidence}
+        columns |= {"confidence": said.confidence}
+        direction = actual[:, DIRECTION]
         has_volatility, horizon = "volatility" in outputs, f"{config.horizon_s}s"
         if "exit" in outputs:
             columns |= {"p_exit_long": said.exit_long, "p_exit_short": said.exit_short}
@@ -162,6 +164,7 @@ class ScalperFamily(Family):
             forecasts={horizon: (said.predicted_move, move)},
             scales={horizon: said.volatility} if has_volatility else {},
             columns=columns,
+            outcomes={"direction": direction, **_naive(config, direction.astype(np.int64))},
             metrics=_metrics(config, said, actual, outputs),
         )
 
@@ -200,10 +203,25 @@ def ranked_probability_score(p_nK: NDArray[np.floating], class_n: NDArray[np.flo
     return ((below - is_below) ** 2).sum(axis=1)
 
 
+def class_shares(config: ScalperConfig) -> NDArray[np.float64]:
+    """Return the shares of the classes among the training rows, (3,), with one more row in each: a naive forecast."""
+    counts = np.array(config.class_counts or (1, 1, 1), dtype=np.float64) + 1.0
+    return counts / counts.sum()
+
+
 def prior_loss(config: ScalperConfig, direction: NDArray[np.int64]) -> float:
     """Return the mean cross-entropy in nats of a forecast that says the class shares of the training rows."""
-    counts = np.array(config.class_counts or (1, 1, 1), dtype=np.float64) + 1.0
-    return float(-np.log(counts / counts.sum())[direction].mean())
+    return float(-np.log(class_shares(config))[direction].mean())
+
+
+def _naive(config: ScalperConfig, direction: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
+    """Return the scores of a forecast that says the class shares of the training rows (ANALYSIS-4)."""
+    shares = class_shares(config)
+    score = ranked_probability_score(np.broadcast_to(shares, (len(direction), len(shares))), direction)
+    return {
+        "baseline_loss": (-np.log(shares)[direction]).astype(np.float32),
+        "baseline_crps": score.astype(np.float32),
+    }
 
 
 def _metrics(
@@ -277,14 +295,3 @@ def _labels(market: Market, settings: ScalperLabels, horizons: list[int]) -> dic
     for horizon_s in horizons:
         is_labelled &= label_window(market, horizon_s)[2]
     return {"targets": targets, "label_end": label_end, "is_labelled": is_labelled}
-
-
-@lru_cache(maxsize=2)
-def _market(data: DataConfig, folds: FoldsConfig) -> Market:
-    """Load a market once per process: many trials of one search share it."""
-    return load_market(data, folds)
-
-
-@lru_cache(maxsize=2)
-def _store(folder: Path) -> FeatureStore:
-    return FeatureStore(folder)

@@ -8,7 +8,7 @@ from collections import deque
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from trainables.protocol import Assignment, RungReport
+from trainables.protocol import RungReport
 from trainables.training.loop import StepReport
 
 SMOOTHED_STEPS = 50
@@ -18,10 +18,11 @@ SMOOTHED_STEPS = 50
 class TrainingDisplay:
     """A bar where the output is a terminal; lines of results everywhere."""
 
-    def __init__(self, console: Console, assignment: Assignment) -> None:
+    def __init__(self, console: Console, *, last_fold: int, lookback: int) -> None:
+        """Show on `console`; `lookback` turns rows into tokens, which are rows of windows."""
         self._console = console
-        self._last_fold = max(fold for fold, _ in assignment.ladder)
-        self._lookback = assignment.config["lookback"]
+        self._last_fold = last_fold
+        self._lookback = lookback
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=30),

@@ -38,7 +38,9 @@ class Score:
         crps: (n,) continuous ranked probability score (Brier score for a binary target), or None.
         forecasts: horizon label (`1d`, `5m`, ...) -> (prediction, realised value), each (n,): the pairs of the IC.
         scales: horizon label -> predicted standard deviation, (n,), where the model gives one.
-        columns: Further evidence columns by name, each (n,), such as quantiles or probabilities.
+        columns: What else the model says, by name, each (n,), such as quantiles or probabilities.
+        outcomes: Further evidence columns that it does not say: what happened, and `baseline_loss`, `baseline_crps`,
+            the scores of a naive forecast on the same rows (ANALYSIS-4).
         metrics: Further measures of the fold, such as `regime_accuracy`; finite.
     """
 
@@ -47,7 +49,13 @@ class Score:
     forecasts: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
     scales: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     columns: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    outcomes: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def predictions(self) -> dict[str, NDArray[np.float32]]:
+        """Return what the model says under the names of the evidence: `prediction_<h>`, `scale_<h>`, and columns."""
+        said = {f"prediction_{horizon}": prediction for horizon, (prediction, _) in self.forecasts.items()}
+        return {**said, **{f"scale_{horizon}": scale for horizon, scale in self.scales.items()}, **self.columns}
 
 
 class Family(Protocol):

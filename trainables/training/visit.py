@@ -23,6 +23,7 @@ from trainables.training.checkpoint import Checkpoint, write_checkpoint
 from trainables.training.engine import choose_engine
 from trainables.training.evaluation import loss_blocks
 from trainables.training.evidence import write_evidence
+from trainables.training.family import Score
 from trainables.training.fold import Assessment, FoldTraining
 from trainables.training.inheritance import load_fold_weights, save_fold_weights, source_fold, weights_file
 from trainables.training.options import RunOptions
@@ -233,7 +234,7 @@ def _keep(
     if judge is not None and has_weights:
         save_fold_weights(trial.weights_file(report.fold), judge.state_dict())
     if judge is not None and is_last:
-        _save_results(trial, training, judge, completed)
+        _save_results(trial, training, judge, assessment.score, completed)
     checkpoint = Checkpoint(report=report, completed=completed, **captured)
     if is_complete:  # the next fold starts afresh: only the weights are worth keeping
         checkpoint = replace(checkpoint, engine=replace(checkpoint.engine, moments={}), best={})
@@ -251,7 +252,9 @@ def _metadata(trial: Prepared, report: RungReport) -> dict[str, str]:
     }
 
 
-def _save_results(trial: Prepared, training: FoldTraining, judge: nn.Module, completed: tuple[RungReport, ...]) -> None:
+def _save_results(
+    trial: Prepared, training: FoldTraining, judge: nn.Module, score: Score, completed: tuple[RungReport, ...]
+) -> None:
     given = trial.assignment
     about = {
         "trial_id": given.trial_id,
@@ -261,6 +264,7 @@ def _save_results(trial: Prepared, training: FoldTraining, judge: nn.Module, com
         "folds": dict(given.folds),
         "data_snapshot": trial.dataset.snapshot,
         "marks": trial.marks,
+        "predictions": list(score.predictions()),
     }
     save_model(
         trial.folder,

@@ -9,6 +9,7 @@ import pytest
 from search.objective import Objective
 from search.optimizers.experience import Experience
 from search.optimizers.genome import Genome
+from search.optimizers.surrogate import VIEWS
 from search.optimizers.valuation import N_WINDOW
 from search.trial import Observation, Trial, TrialState
 from tests.search.toy_search import OBJECTIVES, SMOOTH, observed, running
@@ -50,6 +51,22 @@ def test_the_variance_of_a_stopped_trial_is_that_of_its_estimate(n_folds: int) -
         experience.tell(ended(N_WINDOW, 0.0, n_folds))
         found.append(experience.results().variances[-1, 0])
     assert np.mean(found) == pytest.approx(1 / n_folds - 1 / 4, rel=0.15)
+
+
+@pytest.mark.parametrize("view", sorted(VIEWS))
+def test_before_two_trials_are_complete_the_error_of_a_stopped_one_is_unknown_and_not_none(view: str) -> None:
+    experience = fresh()
+    for number in range(4):
+        experience.tell(ended(number, float(number), 2))
+    assert np.isnan(experience.results().variances[:, 0]).all()
+    experience.tell(ended(4, 4.0, 4))
+    results = experience.results()
+    assert np.isnan(results.variances[:4, 0]).all()
+    target = VIEWS[view](results.losses[:, 0], results.variances[:, 0])
+    assert target.variances.tolist() == [1.0] * 4 + [0.0]
+    experience.tell(ended(5, 5.0, 4))
+    experience.tell(ended(6, 6.0, 2))
+    assert np.isfinite(experience.results().variances[-1, 0])
 
 
 def test_the_variance_of_a_complete_trial_leaves_out_what_all_folds_share() -> None:

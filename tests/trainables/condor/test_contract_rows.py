@@ -9,9 +9,9 @@ import pytest
 
 from tests.trainables.data.chains import chain_columns
 from tests.trainables.features.market_fixture import make_market
-from trainables.condor import trainable
 from trainables.condor.config import CondorConfig
 from trainables.condor.trainable import FAMILY
+from trainables.data import shared
 from trainables.data.config import ChainConfig, DataConfig, FoldsConfig
 from trainables.data.folds import FoldWindow, fold_rows
 from trainables.data.windows import gather, history_length
@@ -43,7 +43,7 @@ def data(tmp_path_factory, market):
 
 @pytest.fixture(autouse=True)
 def _market(monkeypatch, market):
-    monkeypatch.setattr(trainable, "_market", lambda data, folds: market)
+    monkeypatch.setattr(shared, "market", lambda data, folds: market)
 
 
 def dataset(tmp_path, data, axis, **fields):

@@ -32,7 +32,7 @@ def test_a_session_bar_by_bar_gives_the_features_to_the_bit_and_the_outputs_to_a
     scaler = Normaliser.from_json(fit_normaliser("mad", past, names, clip=10.0).to_json())
     config = CondorConfig(
         d_model=16,
-        n_layers=2,
+        n_layers=4 if "vol_gated_attn" in switches else 2,
         headdim=8,
         d_state=4,
         expand=1,

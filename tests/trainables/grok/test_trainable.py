@@ -12,6 +12,7 @@ import torch
 from scipy.stats import spearmanr
 
 from trainables.catalogue import family
+from trainables.data import shared
 from trainables.data.config import DataConfig, FoldsConfig, SyntheticConfig
 from trainables.data.dataset import NO_LABEL
 from trainables.data.loader import load_market
@@ -19,7 +20,7 @@ from trainables.data.windows import gather, history_length
 from trainables.errors import DataError
 from trainables.features.nq import calendar_inputs
 from trainables.features.schemas import NQ
-from trainables.grok import rows, trainable
+from trainables.grok import rows
 from trainables.grok.config import CONTEXT, HORIZON_MINUTES, LEVELS, GrokConfig
 from trainables.grok.trainable import FAMILY, LABELS
 from trainables.protocol import Assignment
@@ -66,7 +67,7 @@ def market():
 
 @pytest.fixture(autouse=True)
 def _market(monkeypatch, market):
-    monkeypatch.setattr(trainable, "_market", lambda data, folds: market)
+    monkeypatch.setattr(shared, "market", lambda data, folds: market)
 
 
 def dataset(folder, reach=REACH, **fields):
@@ -135,7 +136,7 @@ def test_later_bars_change_nothing_before(tmp_path, market, monkeypatch):
         name: np.where(late, getattr(market, name) * 1.3, getattr(market, name))
         for name in ("open", "high", "low", "close")
     }
-    monkeypatch.setattr(trainable, "_market", lambda data, folds: replace(market, **prices, snapshot="changed"))
+    monkeypatch.setattr(shared, "market", lambda data, folds: replace(market, **prices, snapshot="changed"))
     after = dataset(tmp_path / "two")[1]
     np.testing.assert_array_equal(after.features[:cut], before.features[:cut])
     settled = before.label_end < market.known_time[cut]
@@ -151,11 +152,11 @@ def test_what_is_scored_may_not_vary_in_a_search(tmp_path, name):
 
 def test_markets_that_do_not_fit_are_refused(tmp_path, market, monkeypatch):
     daily = replace(market, known_time=market.event_time + 86_400 * 10**9)
-    monkeypatch.setattr(trainable, "_market", lambda data, folds: daily)
+    monkeypatch.setattr(shared, "market", lambda data, folds: daily)
     with pytest.raises(DataError, match="expected bars of one minute for family grok, found 86400 s"):
         dataset(tmp_path / "daily")
     silent = replace(market, volume=np.full(len(market), np.nan), snapshot="silent")
-    monkeypatch.setattr(trainable, "_market", lambda data, folds: silent)
+    monkeypatch.setattr(shared, "market", lambda data, folds: silent)
     with pytest.raises(DataError, match=r"set feature_groups: price\+trend\+momentum\+volatility\+volume_weighted"):
         dataset(tmp_path / "silent")
     _, data = dataset(tmp_path / "silent", feature_groups="price+trend+momentum+volatility+volume_weighted")
@@ -219,7 +220,7 @@ def test_a_score_is_what_its_parts_say(tmp_path):
     assert score.metrics["spread_ic"] == pytest.approx(np.mean(spreads), abs=1e-6)
     assert np.isfinite(score.loss).all()
     assert np.isfinite(score.crps).all()
-    assert np.isfinite(score.columns["baseline_crps"]).all()
+    assert np.isfinite(score.outcomes["baseline_crps"]).all()
 
 
 @pytest.mark.requirement("ANALYSIS-4")
@@ -241,7 +242,7 @@ def test_the_naive_forecast_is_the_better_of_two(tmp_path):
         for q in (fixed, normal)
     ]
     expected = min(scores, key=np.mean)
-    np.testing.assert_allclose(FAMILY.score(config, outputs, targets).columns["baseline_crps"], expected, rtol=1e-4)
+    np.testing.assert_allclose(FAMILY.score(config, outputs, targets).outcomes["baseline_crps"], expected, rtol=1e-4)
 
 
 def test_moving_volatility_is_the_recursion(tmp_path):

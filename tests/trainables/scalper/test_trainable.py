@@ -15,14 +15,15 @@ from scipy.stats import spearmanr
 
 from tests.trainables.scalper.markets import FOLDS, folds, section
 from trainables.catalogue import family
+from trainables.data import shared
 from trainables.data.config import DataConfig
 from trainables.data.folds import fold_rows, plan_folds
 from trainables.data.loader import load_market, load_times
 from trainables.data.windows import gather, history_length
-from trainables.data.zones import NS_PER_SECOND, local_time
+from trainables.data.zones import NS_PER_DAY, NS_PER_SECOND, local_day, local_time
 from trainables.errors import DataError
 from trainables.protocol import Assignment
-from trainables.scalper import artifact, trainable
+from trainables.scalper import artifact
 from trainables.scalper.config import CLASSES, ScalperConfig
 from trainables.scalper.labels import NAMES
 from trainables.scalper.trainable import FAMILY, ranked_probability_score, regular_hours
@@ -116,7 +117,7 @@ def test_sequences_end_at_the_second_of_decision_and_labels_begin_after_it(store
     prices = {
         n: np.where(later, getattr(market, n) * 1.5, getattr(market, n)) for n in ("open", "high", "low", "close")
     }
-    monkeypatch.setattr(trainable, "_market", lambda data, folds: replace(market, **prices, snapshot="changed"))
+    monkeypatch.setattr(shared, "market", lambda data, folds: replace(market, **prices, snapshot="changed"))
     _, changed = dataset(tmp_path, arch="gru", seq_len=20)
     np.testing.assert_array_equal(changed.features[: row + 1], data.features[: row + 1])
     assert changed.targets[row, NAMES.index("move_ticks")] != data.targets[row, NAMES.index("move_ticks")]
@@ -239,15 +240,21 @@ def test_price_columns_are_scaled_by_training_rows_in_their_own_way(tmp_path):
 @pytest.mark.skipif(not REAL.exists(), reason=f"{REAL.name} is not there")
 @pytest.mark.requirement("DATA-10")
 def test_a_week_of_real_seconds(tmp_path):
-    """SPY, October 2013: seconds without a trade are filled, and labels count seconds of the clock."""
+    """SPY, October 2013: seconds without a trade are filled and seen; decisions are made and scored at real bars."""
     data = DataConfig(source="files", bars=str(REAL), grid="regular", max_gap_bars=300)
     config = ScalperConfig(tick=0.01, ticks_x=3, htf=False)
     found = FAMILY.dataset(config, data, folds(), {}, tmp_path)
     days = plan_folds(load_times(data, folds()), folds())
     assert len(days.windows) == 3
     rows = [fold_rows(window, found, lookback=1, scored_lookback=1) for window in days.windows]
-    per_day = 23_400 - 900 - 60  # a quarter of an hour of history, and a minute of label
-    assert [len(r.validation) for r in rows] == [per_day] * 3
-    assert np.median(np.diff(found.known_time[rows[0].validation])) == NS_PER_SECOND
+    stamps = np.sort(pq.read_table(REAL, columns=["timestamp"])["timestamp"].to_numpy())
+    for fold in rows:
+        known = found.known_time[fold.validation]
+        assert np.isin(known - NS_PER_SECOND, stamps).all()
+        begin = local_day(known[:1])[0]
+        clock = local_time(stamps)
+        seconds = (clock - begin * NS_PER_DAY) // NS_PER_SECOND
+        history, label = 9 * 3600 + 1800 + 900, 16 * 3600 - 60  # a quarter of an hour before, a minute after
+        assert len(known) == ((seconds >= history) & (seconds < label)).sum()
     shares = np.bincount(found.targets[rows[2].train, 0].astype(int)) / len(rows[2].train)
     assert (shares > 0.2).all()

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from tests.trainables.training.test_walk import _toy_family, assignment, weights, without_seconds  # noqa: F401
+from tests.trainables.training import toy
+from tests.trainables.training.test_walk import _toy_family, assignment, weights  # noqa: F401
 from trainables.training import results
 from trainables.training.artifact import load_model, load_training_metrics
 from trainables.training.fold import FoldTraining
@@ -155,4 +156,4 @@ def test_a_trial_that_was_killed_among_reused_folds_goes_on(tmp_path, trained):
     again = list(run_trial(reusing(tmp_path / "b")))
     assert trained == [0, 1]
     assert [r.metrics for r in again] == [r.metrics for r in whole]
-    assert without_seconds(replace(r, reused_from="") for r in again) == without_seconds(whole)
+    assert toy.without_times(replace(r, reused_from="") for r in again) == toy.without_times(whole)

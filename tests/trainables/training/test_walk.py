@@ -48,13 +48,6 @@ def assignment(run_dir: Path, *, engine: str = "plain", config: dict | None = No
     return Assignment(**{**given, **changes})
 
 
-def without_seconds(reports):
-    """Reports without what differs between two equal trainings: times."""
-    reports = list(reports)
-    timeless = [{k: v for k, v in report.metrics.items() if k != "latency_ms"} for report in reports]
-    return [replace(report, seconds=0.0, metrics=m) for report, m in zip(reports, timeless, strict=True)]
-
-
 def weights(run_dir: Path) -> dict[str, torch.Tensor]:
     return safetensors.torch.load_file(run_dir / "checkpoints" / "t0003" / "model.safetensors")
 
@@ -113,7 +106,7 @@ def test_ten_epochs_equal_five_and_a_resume_of_five_bit_for_bit(tmp_path, engine
     torch.rand(7)  # whatever the process did in between
     resumed = list(run_trial(assignment(tmp_path / "b", engine=engine, config=config, ladder=ladder)))
     assert resumed[0] == first
-    assert without_seconds(resumed) == without_seconds(whole)
+    assert toy.without_times(resumed) == toy.without_times(whole)
     for name, tensor in weights(tmp_path / "a").items():
         assert torch.equal(tensor, weights(tmp_path / "b")[name])
 
@@ -133,7 +126,7 @@ def test_a_trial_resumes_after_any_rung(tmp_path, n_heard):
     killed.close()
     rest = list(run_trial(assignment(tmp_path / "b")))
     assert rest[0] == heard[-1]
-    assert without_seconds([*heard, *rest[1:]]) == without_seconds(whole)
+    assert toy.without_times([*heard, *rest[1:]]) == toy.without_times(whole)
     metrics = json.loads((tmp_path / "b" / "checkpoints" / "t0003" / "training_metrics.json").read_text())
     assert [fold["rung"] for fold in metrics["folds"]] == [1, 3]
 

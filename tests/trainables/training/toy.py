@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from trainables.config import FamilyConfig
 from trainables.data.config import DataConfig, FoldsConfig
 from trainables.data.dataset import NO_LABEL, Dataset
 from trainables.data.loader import load_times
+from trainables.protocol import RungReport
 from trainables.training.family import Batch, Family, Score
 
 NAMES = ("move", "level", "noise")
@@ -128,3 +130,11 @@ def toy_batches(n_steps: int, n_rows: int = 16, seed: int = 0) -> list[list[Batc
         halves = (slice(None, cut), slice(cut, None))
         steps.append([Batch(windows=windows[half], targets=targets[half]) for half in halves])
     return steps
+
+
+def without_times(reports: Iterable[RungReport]) -> list[RungReport]:
+    """Return reports without what differs between two equal trainings: the time that they took."""
+    return [
+        replace(report, seconds=0.0, metrics={k: v for k, v in report.metrics.items() if k != "latency_ms"})
+        for report in reports
+    ]
