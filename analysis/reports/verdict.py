@@ -206,17 +206,17 @@ def _naive(skills: Sequence[Skill] | None) -> str:
         return "The leader has no usable evidence: it was not compared with a naive forecast."
     if not skills:
         return "The leader's evidence holds no predicted scale and no naive scores: not compared with a naive forecast."
-    parts = []
+    parts, baseline = [], ""
     for s in skills:
         side = "lower" if s.reduction >= 0 else "higher"
+        against = f" than that of {s.baseline}" if s.baseline != baseline else ""
         sure = (
             "too few rows to say more"
             if s.p is None
             else f"t = {s.t:.1f}: {'they differ' if s.p < LEVEL else 'cannot be told apart'}"
         )
-        parts.append(
-            f"its {s.measure} is {abs(s.reduction):.1%} {side} than that of {s.baseline} ({s.n_rows} rows; {sure})"
-        )
+        parts.append(f"its {s.measure} is {abs(s.reduction):.1%} {side}{against} ({s.n_rows} rows; {sure})")
+        baseline = s.baseline
     return f"Against naive forecasts: {'; '.join(parts)}."
 
 

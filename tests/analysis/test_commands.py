@@ -69,6 +69,8 @@ def test_a_run_is_equal_to_itself(run_dir, capsys):
     assert found["a_minus_b"] == 0
     assert found["confidence_set"][0] == found["confidence_set"][1]
     assert found["n_timestamps"] == 756
+    assert compare.main([str(run_dir), str(run_dir)]) == 0
+    assert "Their losses are equal on every one of 756 common timestamps." in capsys.readouterr().out
 
 
 def test_the_better_run_is_found_on_common_timestamps(run_dir, tmp_path, capsys):
