@@ -47,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _show(judged: Sequence[Judged]) -> None:
     out = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     if not judged:
-        out.print("no claim is about the switches that this run varies; run spaces/grok_ablation.yaml first")
+        out.print(
+            "no claim is about switches in which complete trials of this run differ; see spaces/grok_ablation.yaml"
+        )
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("claim", "what", "trials", "effect", "90 % interval", "asked", "verdict"):
