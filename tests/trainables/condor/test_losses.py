@@ -69,7 +69,8 @@ def some_targets(n, seed=5):
     regime = torch.randint(3, (n, 1), generator=generator).float()
     returns = 0.02 * torch.randn(n, 4, generator=generator)
     rest = torch.cat([regime, 5 + torch.rand(n, 1, generator=generator), torch.randn(n, 1, generator=generator)], dim=1)
-    return torch.cat([some_policy(n, seed), regime, returns, rest], dim=1)
+    volatility = torch.full((n, 1), 0.01)
+    return torch.cat([some_policy(n, seed), regime, returns, rest, volatility], dim=1)
 
 
 @pytest.mark.requirement("LOSS-4")
@@ -328,7 +329,7 @@ def test_targets_are_taken_apart_by_their_names():
     ]
     assert names[int(found.path[0, 1, 2])] == "low_2"
     assert Targets.split(CondorConfig(**TINY), columns).path is None
-    with pytest.raises(ValueError, match=r"expected \(B, 28\) or wider, found \(2, 16\)"):
+    with pytest.raises(ValueError, match=r"expected \(B, 29\) or wider, found \(2, 16\)"):
         Targets.split(CondorConfig(**TINY, trajectory=True), columns[:, :16])
 
 

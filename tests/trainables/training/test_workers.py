@@ -71,6 +71,8 @@ def test_two_processes_equal_one_with_twice_the_batch_and_go_on_from_their_check
         for name, tensor in weights(tmp_path / "alone").items():
             found = weights(tmp_path / f"{engine}-{stage}")[name]
             torch.testing.assert_close(found, tensor, rtol=1e-5, atol=1e-6)
+    for report in (*resumed, *uninterrupted):
+        report["metrics"].pop("latency_ms", None)
     assert [r["metrics"] for r in resumed] == [r["metrics"] for r in uninterrupted], "bit for bit, both generators"
 
 
