@@ -27,7 +27,8 @@ def mirrored(tmp_path_factory):
 def runs_of(run_dir):
     client = MlflowClient(f"sqlite:///{run_dir / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("condor-search/condor")
-    found = client.search_runs([experiment.experiment_id], max_results=100)
+    every = client.search_runs([experiment.experiment_id], max_results=100)
+    found = [r for r in every if "fold" not in r.data.tags]
     parent = next(r for r in found if not r.data.tags["condor.trial"])
     return client, parent, {r.data.tags["condor.trial"]: r for r in found if r is not parent}
 
