@@ -38,4 +38,5 @@ $(READY): pyproject.toml constraints.txt
 	@echo "installing into $(VENV) (once)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.8
 	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(TORCH) -c constraints.txt -r pyproject.toml --extra dev
+	@$(BIN)/python -m trainables.compilation
 	@touch $(READY)

@@ -66,7 +66,10 @@ def _show(found: Comparison) -> None:
     out.print(table)
     error = "" if found.difference.error is None else f" ± {found.difference.error:.2g}"
     p = "" if found.p is None else f", p = {found.p:.3f}"
-    out.print(f"A minus B on {found.difference.n_rows} common timestamps: {found.difference.mean:+.5g}{error}{p}")
+    if found.difference.mean == 0 and not found.difference.error:
+        out.print(f"Their losses are equal on every one of {found.difference.n_rows} common timestamps.")
+    else:
+        out.print(f"A minus B on {found.difference.n_rows} common timestamps: {found.difference.mean:+.5g}{error}{p}")
     for note in found.notes:
         out.print(note)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,6 +15,22 @@ from rich.table import Table
 from analysis.measures.gates import Gate
 from analysis.reports import gate_inputs, leaderboard
 from analysis.run_folder import RunFolder
+
+WHAT: Mapping[str, str] = {
+    "GATE-0": "is it worth going on",
+    "GATE-1": "phase 1: plain Transformer",
+    "GATE-2": "phase 2: against phase 1",
+    "GATE-3": "phase 3: tails",
+    "GATE-4": "accuracy ladder",
+    "ACC-1": "directional accuracy",
+    "ACC-2": "net Sharpe ratio",
+    "ACC-3": "profit in most folds",
+    "ACC-4": "recent folds no worse",
+    "ACC-5": "steady over folds, no look-ahead",
+    "ACC-6": "few NaN",
+    "ACC-7": "what the Grok document hopes for",
+}
+"""What each asks, for a reader."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,11 +60,14 @@ def _show(trial_id: str, gates: Sequence[Gate]) -> None:
     out = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     table = Table(box=None, pad_edge=False, header_style="bold", title=f"gates of {trial_id}", title_justify="left")
     table.add_column("gate")
+    table.add_column("what it asks")
     table.add_column("outcome")
     table.add_column("margin", justify="right")
     table.add_column("reason")
     for g in gates:
-        table.add_row(g.name, g.outcome, "–" if g.margin is None else f"{g.margin:+.4g}", g.reason)
+        table.add_row(
+            g.name, WHAT.get(g.name, ""), g.outcome, "–" if g.margin is None else f"{g.margin:+.4g}", g.reason
+        )
     out.print(table)
 
 

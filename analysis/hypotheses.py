@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -46,22 +47,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _show(judged: Sequence[Judged]) -> None:
     out = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     if not judged:
-        out.print("no claim is about the switches that this run varies; run spaces/grok_ablation.yaml first")
+        out.print(
+            "no claim is about switches in which complete trials of this run differ; see spaces/grok_ablation.yaml"
+        )
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("claim", "what", "trials", "effect", "90 % interval", "asked", "verdict"):
         table.add_column(name, justify="right" if name in ("effect", "90 % interval", "asked") else "left")
+    said = ""
     for j in judged:
-        value, interval = ("–", "–") if j.found is None else (f"{j.found.value:+.3f}", _interval(j))
+        value = "–" if j.found is None or math.isnan(j.found.value) else f"{j.found.value:+.3f}"
         trials = " against ".join(filter(None, (j.base, j.ablated)))
-        words = f"{j.words} ({j.reason})" if j.reason else j.words
-        table.add_row(j.name, words, trials, value, interval, f"{j.threshold:+.2f}", j.verdict.replace("_", " "))
+        words = "the same" if j.words == said else j.words
+        words, said = f"{words} ({j.reason})" if j.reason else words, j.words
+        table.add_row(j.name, words, trials, value, _interval(j), f"{j.threshold:+.2f}", j.verdict.replace("_", " "))
     out.print(table)
 
 
 def _interval(judged: Judged) -> str:
     found = judged.found
-    return "–" if found is None else f"{found.low:+.3f} to {found.high:+.3f}"
+    return "–" if found is None or math.isnan(found.low) else f"{found.low:+.3f} to {found.high:+.3f}"
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import json
 import logging
 import shutil
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -88,15 +89,17 @@ def register(client: MlflowClient, run: RunFolder, parent: Run, name: str) -> st
         return None
     with tempfile.TemporaryDirectory(prefix="condor-model-") as temporary:
         place = Path(temporary) / "model"
-        mlflow.pyfunc.save_model(
-            path=str(place),
-            loader_module=LOADER,
-            data_path=str(_gathered(usable, Path(temporary) / "members")),
-            code_paths=[str(_source(package, Path(temporary))) for package in CODE],
-            signature=_signature([folder for _, folder in usable]),
-            pip_requirements=_requirements(run.plan.versions),
-            metadata={"trials": [trial for trial, _ in usable], "family": run.plan.family},
-        )
+        with warnings.catch_warnings():  # it asks for an example of the input, which would be scored: minutes of bars
+            warnings.simplefilter("ignore", UserWarning)
+            mlflow.pyfunc.save_model(
+                path=str(place),
+                loader_module=LOADER,
+                data_path=str(_gathered(usable, Path(temporary) / "members")),
+                code_paths=[str(_source(package, Path(temporary))) for package in CODE],
+                signature=_signature([folder for _, folder in usable]),
+                pip_requirements=_requirements(run.plan.versions),
+                metadata={"trials": [trial for trial, _ in usable], "family": run.plan.family},
+            )
         client.log_artifacts(parent.info.run_id, str(place), "model")
     return _version(client, run, parent, name, [trial for trial, _ in usable])
 

@@ -195,7 +195,54 @@ def _parameters(values: Mapping[str, Any]) -> list[Param]:
 
 def _plan_tags(plan: Plan) -> dict[str, str]:
     tags = {"family": plan.family, "commit": plan.commit, "data_snapshot": plan.data_snapshot}
+    tags |= {"scored": str(plan.more["scored"])} if "scored" in plan.more else {}
     return tags | {f"mark.{name}": what[:LONGEST_TEXT] for name, what in plan.marks.items()}
+
+
+def stored_trials(uri: str, experiment: str) -> list[dict[str, Any]]:
+    """Return the ended trials of the newest search in an experiment: what `search.warm_start` reads.
+
+    Args:
+        uri: Tracking URI.
+        experiment: Its name.
+
+    Returns:
+        Mappings with `trial_id`, `state`, `parameters` (text by name), `fold_losses` ((fold, validation loss) pairs),
+        `family` and `scored`; in the order of their start.
+
+    Raises:
+        ValueError: The server does not answer, or has no such experiment or no search in it; one line.
+    """
+    client = MlflowClient(tracking_uri=uri)
+    try:
+        found = client.get_experiment_by_name(experiment)
+        ids = [found.experiment_id] if found is not None else []
+        searches = client.search_runs(ids, f"tags.`{_TRIAL}` = ''", max_results=1) if ids else []
+        if not searches:
+            raise ValueError(f"expected a search in experiment {experiment} of {uri}, found none")
+        query = f"tags.`{_SEARCH}` = '{searches[0].data.tags[_SEARCH]}' and tags.`{_TRIAL}` != ''"
+        runs: list[Run] = []
+        token: str | None = ""
+        while token is not None:
+            page = client.search_runs(ids, query, order_by=["attributes.start_time ASC"], page_token=token or None)
+            runs, token = [*runs, *page], page.token or None
+        return [_stored(client, run) for run in runs if run.data.tags.get("state") and run.info.end_time]
+    except MlflowException as error:
+        known = " ".join(str(error).split())[:160]
+        raise ValueError(f"expected a tracking store at {uri}, found none that answers: {known}") from error
+
+
+def _stored(client: MlflowClient, run: Run) -> dict[str, Any]:
+    history = client.get_metric_history(run.info.run_id, "fold_val_loss")
+    tags = run.data.tags
+    return {
+        "trial_id": tags[_TRIAL],
+        "state": tags["state"],
+        "parameters": dict(run.data.params),
+        "fold_losses": sorted((metric.step, metric.value) for metric in history),
+        "family": tags.get("family"),
+        "scored": tags.get("scored"),
+    }
 
 
 def _dataset(plan: Plan) -> DatasetInput:

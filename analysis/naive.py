@@ -85,7 +85,7 @@ def past_scale(evidence: pl.DataFrame) -> Float | None:
 
 def columns_needed(columns: Sequence[str]) -> list[str]:
     """Return the columns that `advantage` reads where these exist; empty where nothing can be compared."""
-    for measure in ("loss", "crps"):
+    for measure in ("crps", "loss"):
         if {measure, f"baseline_{measure}"} <= set(columns):
             return [measure, f"baseline_{measure}"]
     scaled = [h for h in horizons(columns) if f"scale_{h}" in columns]

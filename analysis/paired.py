@@ -48,12 +48,19 @@ def compare(run_a: RunFolder, run_b: RunFolder) -> Comparison:
     """Compare two runs.
 
     Raises:
-        ValueError: The families differ, a run has no usable evidence, or fewer than 40 timestamps are common.
+        ValueError: The families or the scales differ, a run has no usable evidence, or fewer than 40 timestamps are
+            common.
     """
     if run_a.plan.family != run_b.plan.family:
         raise ValueError(
             f"{run_b.path}: expected family {run_a.plan.family}, found {run_b.plan.family}; losses of "
             f"different families are not comparable"
+        )
+    scales = [run.plan.more.get("scale", "full") for run in (run_a, run_b)]
+    if scales[0] != scales[1]:
+        raise ValueError(
+            f"{run_b.path}: expected scale {scales[0]}, found {scales[1]}; what is trained at different scales is not "
+            f"comparable (SEARCH-16)"
         )
     a, b = _of(run_a), _of(run_b)
     common = np.intersect1d(a.timestamp, b.timestamp, assume_unique=True)

@@ -6,6 +6,7 @@
       journal.sqlite        the event log (`search.journal`); here only the tracker reads it
       trials.parquet        one row a trial; see TRIAL_COLUMNS, and `param.*`, `metric.*`, `metric.*.se`
       folds.parquet         one row a (trial, fold, metric); see FOLD_COLUMNS
+      pareto.json           the Pareto set, where the search has several objectives (`search.pareto`)
       ranking.csv           one row a ranked trial (`analysis.reports.leaderboard`)
       report.html           the page (`analysis.reports.page`)
       vault.json            ledger of the final test period, and final/ what it left (`analysis.vault`)
@@ -212,7 +213,7 @@ class RunFolder:
         """Return the evidence of a trial over its folds in time order, with a column `fold`; None where there is none.
 
         Raises:
-            RunFolderError: A file is cut short, or lacks a column of EVIDENCE_COLUMNS.
+            RunFolderError: A file is cut short, lacks a column of EVIDENCE_COLUMNS, or its times are no times.
         """
         frames = []
         for file in self._evidence_files(trial_id):
@@ -220,6 +221,8 @@ class RunFolder:
             absent = [c for c in EVIDENCE_COLUMNS if c not in frame.columns]
             if absent:
                 raise RunFolderError(f"{file}: expected the columns {', '.join(absent)}, found {frame.columns}")
+            if not (frame["timestamp"].dtype.is_temporal() or frame["timestamp"].dtype.is_integer()):
+                raise RunFolderError(f"{file}: timestamp: expected UTC times, found {frame['timestamp'].dtype}")
             frames.append(frame.with_columns(pl.lit(int(file.stem.removeprefix("fold-"))).alias("fold")))
         return pl.concat(frames, how="diagonal_relaxed").sort("fold", "timestamp") if frames else None
 
@@ -273,6 +276,16 @@ def read_plan(run_dir: Path) -> Plan:
         raise RunFolderError(f"{file}: expected the fields {', '.join(missing)}; written by another version?")
     known = {name: found[name] for name in (*_REQUIRED, *_OPTIONAL) if name in found}
     return Plan(**known, more={k: v for k, v in found.items() if k not in known and k != "format"})
+
+
+def write_pareto(run_dir: Path, front: Mapping[str, Any]) -> None:
+    """Write `pareto.json`: `objectives`, `constraints` and `trials` with values, errors and configs (SEARCH-19)."""
+    write_text(run_dir / "pareto.json", json.dumps(front, indent=2, allow_nan=False) + "\n")
+
+
+def inherited_trials(plan: Plan) -> int:
+    """Return how many trials an earlier search tried on these folds before this one began from its results (A32)."""
+    return int(plan.more.get("inherited_trials", 0))
 
 
 def _require(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Any], table: str) -> None:

@@ -144,10 +144,12 @@ def scores(run: RunFolder) -> list[FinalScore]:
 
 
 def _score(run: RunFolder, opening: int, trial_id: str, vault: Mapping[str, float]) -> FinalScore:
-    row = run.trials.filter(pl.col("trial_id") == trial_id).row(0, named=True)
+    found = run.trials.filter(pl.col("trial_id") == trial_id)
+    if not len(found):
+        raise RunFolderError(f"{run.path / LEDGER}: expected trials of this run, found {trial_id}; whose ledger is it?")
     validation = {
         name.removeprefix("metric."): value
-        for name, value in row.items()
+        for name, value in found.row(0, named=True).items()
         if name.startswith("metric.") and not name.endswith(".se") and value is not None
     }
     rows = _rows(folder(run.path, opening) / "evidence" / trial_id / "fold-00.parquet")
@@ -183,7 +185,10 @@ def _ic(rows: pl.DataFrame) -> ic.IcEstimate | None:
 
 def _gain(run: RunFolder, trial_id: str, rows: pl.DataFrame) -> naive.Advantage | None:
     """Compare with the naive forecast on the vault, which may know what the folds of the search showed."""
-    before = run.evidence(trial_id)
+    try:
+        before = run.evidence(trial_id)
+    except RunFolderError:  # the report names the file; the vault's own rows still have their loss and IC
+        return None
     if before is None:
         return None
     n_folds = len(run.plan.folds)

@@ -1,10 +1,10 @@
 """Controller seconds per trial: no-op trials through the study, with its stopping decisions and its durable journal.
 
-`python benchmarks/overhead.py --trials 100 1000 10000 --rule asha --optimizer random` prints one line of JSON a size:
+`python -m benchmarks.overhead --trials 100 1000 10000 --rule asha --optimizer random` prints one line of JSON a size:
 mean milliseconds of controller time per trial over the whole search and over its first and last tenth (flat means that
-these two agree), events committed, durable trials a second, and the growth of this process' memory. No trial trains
-anything; with `--batch N`, N trials run side by side and report together, as from workers that train several trials at
-once: `Study.together` then waits once for the disk.
+these two agree), the tenths in CPU time too, which other load changes little, events committed, durable trials a
+second, and the growth of this process' memory. No trial trains anything; with `--batch N`, N trials run side by side
+and report together, as from workers that train several trials at once: `Study.together` then waits once for the disk.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ def measure(folder: Path, n_trials: int, rule: str, optimizer: str, batch: int) 
     """Run one search of no-op trials and return its figures."""
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds: list[float] = []
+    cpu_s: list[float] = []
     study = Study.create(
         folder / "journal.sqlite",
         space=SPACE,
@@ -67,10 +68,11 @@ def measure(folder: Path, n_trials: int, rule: str, optimizer: str, batch: int) 
     with study:
         began = time.perf_counter()
         while not study.is_done:
-            before = time.perf_counter()
+            before, cpu_before = time.perf_counter(), time.process_time()
             n_done = run(study, batch)
             study.best()
             seconds += [(time.perf_counter() - before) / n_done] * n_done
+            cpu_s += [(time.process_time() - cpu_before) / n_done] * n_done
         wall = time.perf_counter() - began
         n_events = sum(1 for _ in study.events())
     tenth = max(1, n_trials // 10)
@@ -82,6 +84,9 @@ def measure(folder: Path, n_trials: int, rule: str, optimizer: str, batch: int) 
         "ms_per_trial": round(1e3 * wall / n_trials, 3),
         "ms_first_tenth": round(1e3 * float(np.mean(seconds[:tenth])), 3),
         "ms_last_tenth": round(1e3 * float(np.mean(seconds[-tenth:])), 3),
+        "cpu_ms_first_and_last_tenth": [
+            round(1e3 * float(np.mean(part)), 3) for part in (cpu_s[:tenth], cpu_s[-tenth:])
+        ],
         "events": n_events,
         "trials_per_second": round(n_trials / wall, 1),
         "memory_grown_mib": round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1024, 1),

@@ -1,24 +1,32 @@
 """Stopping rules side by side in simulated searches: folds needed, regret, and how often the best trial was dropped.
 
-`python benchmarks/racing.py --seeds 20 --world plain noisy --optimizer tpe` prints one line of JSON per world and rule.
-All rules get the same budget of folds, that of full evaluations of `--trials` trials, on W = 8 virtual workers.
-Regret is the true loss of the best complete trial above the optimum of the table. `folds_needed` is the smallest number
-of folds after which the mean regret is that of full evaluation at its end, as a share of what full evaluation used.
-`dropped_best` counts searches that stopped the truly best of all trials that they proposed.
+`python -m benchmarks.racing --seeds 20 --world plain noisy >> lines.jsonl` prints one line of JSON a search, seed by
+seed, so that it may be cut short; `python -m benchmarks.racing --summary lines.jsonl` prints one line a world and arm.
+An arm is an optimizer and a stopping rule, such as `tpe/asha`. All arms get the same budget of folds, that of full
+evaluations of `--trials` trials, on W = 8 virtual workers. A world is one of `WORLDS`, or a table of `record_table.py`.
+
+`regret` is the true loss of the best complete trial above the optimum of the table, in deviations between random
+configs, as a mean over seeds with a 95 % bootstrap interval. `folds_needed` is the smallest number of folds after which
+it is that of the first arm at its end, as a share of the budget. `dropped_best` counts searches that stopped the truly
+best of all trials that they proposed; `lost` is by how much the best one that was kept is worse than it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from cluster.simulated import simulate
+from cluster.recorded_table import RecordedTable
+from cluster.simulated import Table, simulate
 from cluster.synthetic_tables import SyntheticTable, World
+from search.seeding import generator
 from search.study import Study
 from search.trial import TrialState
 
@@ -31,65 +39,108 @@ WORLDS = {
 RULES: dict[str, Any] = {
     "full": "none",
     "fold_racing": "fold_racing",
-    "fold_racing_margin": {"name": "fold_racing", "margin": 1.0},
+    "fold_racing_strict": {"name": "fold_racing", "margin": 0.0},
+    "fold_racing_wide": {"name": "fold_racing", "margin": 2.0},
     "asha": "asha",
     "hyperband": "hyperband",
     "wilcoxon": "benchmarks.wilcoxon_rule:wilcoxon",
 }
+ARMS = ("tpe/full", "tpe/asha", "tpe/hyperband", "tpe/wilcoxon", "tpe/fold_racing", "evolutionary_bayesian/fold_racing")
 N_WORKERS = 8
+N_POINTS = 60
+"""Points of a curve of regret over the budget."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--world", nargs="+", choices=WORLDS, default=list(WORLDS))
-    parser.add_argument("--rule", nargs="+", choices=RULES, default=list(RULES))
-    parser.add_argument("--optimizer", default="tpe")
+    parser.add_argument("--world", nargs="+", default=list(WORLDS), help="names, or files of recorded tables")
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), help="OPTIMIZER/RULE; the first sets the goal")
     parser.add_argument("--trials", type=int, default=60, help="full evaluations whose folds are the budget")
+    parser.add_argument("--summary", type=Path, help="print the figures of these lines instead")
     given = parser.parse_args()
-    seeds = range(given.first_seed, given.first_seed + given.seeds)
-    for world in given.world:
-        budget = given.trials * WORLDS[world].n_folds
-        goal = None
-        for rule in given.rule:
-            runs = [search(WORLDS[world], RULES[rule], given.optimizer, seed, budget) for seed in seeds]
-            curve = np.mean([run["regret"] for run in runs], axis=0)
-            goal = float(curve[-1]) if goal is None else goal
-            print(json.dumps({"world": world, "rule": rule, **figures(runs, curve, goal, budget)}), flush=True)
+    if given.summary is not None:
+        summarise(given.summary)
+        return
+    for seed in range(given.first_seed, given.first_seed + given.seeds):
+        for world in given.world:
+            table = SyntheticTable(seed, WORLDS[world]) if world in WORLDS else RecordedTable(Path(world))
+            for arm in given.arms:
+                found = search(table, arm, seed, given.trials)
+                print(json.dumps({"world": Path(world).stem, "arm": arm, "seed": seed, **found}), flush=True)
 
 
-def search(world: World, rule: Any, optimizer: str, seed: int, budget: int) -> dict[str, Any]:
-    """Run one search; return its regret after each fold of the budget and what it did to the best trial."""
-    table = SyntheticTable(seed, world)
+def search(table: Table, arm: str, seed: int, trials: int) -> dict[str, Any]:
+    """Run one search; return its regret along the budget and what it did to the best trial."""
+    optimizer, rule = arm.split("/")
+    budget = trials * (table.ladder[-1].fold + 1)
     study = Study.in_memory(
-        space=table.space, ladder=table.ladder, n_trials=100 * budget, optimizer=optimizer, stopping=rule, seed=seed
+        space=table.space,
+        ladder=table.ladder,
+        n_trials=100 * budget,
+        optimizer=optimizer,
+        stopping=RULES[rule],
+        seed=seed,
     )
     steps = simulate(study, table, n_workers=N_WORKERS, most_folds=budget)
-    worth = {trial.trial_id: table.true_loss(trial.config) for trial in study.trials.values()}
+    lowest, unit = scale(table)
+    worth = {t.trial_id: (table.true_loss(t.config) - lowest) / unit for t in study.trials.values()}
     regret: NDArray[np.float64] = np.full(budget, max(worth.values()))
     for step in steps:
         if step.best_id is not None:
             regret[int(step.folds) - 1 :] = worth[step.best_id]
-    best = study.trials[min(worth, key=lambda trial_id: worth[trial_id])]
-    return {"regret": regret, "n_trials": len(worth), "dropped": best.state is TrialState.STOPPED}
-
-
-def figures(runs: list[dict[str, Any]], curve: NDArray[np.float64], goal: float, budget: int) -> dict[str, Any]:
-    """Return the line of one rule."""
-    dropped = sum(run["dropped"] for run in runs)
-    interval = binomtest(dropped, len(runs)).proportion_ci()
-    reached = np.flatnonzero(curve <= goal)
-    final = np.array([run["regret"][-1] for run in runs])
+    kept = [w for t, w in worth.items() if study.trials[t].state is not TrialState.STOPPED]
+    at = np.ceil(np.arange(1, N_POINTS + 1) / N_POINTS * budget).astype(int) - 1
     return {
-        "seeds": len(runs),
-        "trials": round(float(np.mean([run["n_trials"] for run in runs])), 1),
-        "folds_a_trial": round(budget / float(np.mean([run["n_trials"] for run in runs])), 2),
-        "regret": [round(float(curve[int(share * budget) - 1]), 4) for share in (0.1, 0.2, 1 / 3, 0.5, 1.0)],
-        "regret_median": round(float(np.median(final)), 4),
-        "folds_needed": round(float(reached[0] + 1) / budget, 3) if len(reached) else None,
-        "dropped_best": f"{dropped}/{len(runs)}",
+        "regret": regret[at].round(5).tolist(),
+        "trials": len(worth),
+        "folds_a_trial": round(budget / len(worth), 2),
+        "lost": round(min(kept) - min(worth.values()), 5),
+    }
+
+
+def scale(table: Table) -> tuple[float, float]:
+    """Return the lowest true loss of a table and the deviation between its random configs."""
+    if isinstance(table, SyntheticTable):
+        return 0.0, 1.0
+    n = table.space.n_points()
+    assert n is not None
+    losses = [table.true_loss(config) for config in table.space.points()]
+    return min(losses), float(np.std(losses))
+
+
+def summarise(path: Path) -> None:
+    """Print one line a world and arm."""
+    runs: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for line in path.read_text().splitlines():
+        run = json.loads(line)
+        runs[run["world"], run["arm"]].append(run)
+    goals: dict[str, float] = {}
+    for (world, arm), found in runs.items():
+        curve = np.array([run["regret"] for run in found])
+        goal = goals.setdefault(world, float(curve[:, -1].mean()))
+        print(json.dumps({"world": world, "arm": arm, **figures(found, curve, goal)}))
+
+
+def figures(runs: list[dict[str, Any]], curve: NDArray[np.float64], goal: float) -> dict[str, Any]:
+    """Return the line of one arm."""
+    dropped, n = sum(run["lost"] > 0 for run in runs), len(runs)
+    reached = np.flatnonzero(curve.mean(axis=0) <= goal)
+    draws = generator(0, "racing").integers(0, n, (2000, n))
+    low, high = np.quantile(curve[draws, -1].mean(axis=1), [0.025, 0.975])
+    interval = binomtest(dropped, n).proportion_ci()
+    return {
+        "seeds": n,
+        "trials": round(float(np.mean([run["trials"] for run in runs])), 1),
+        "folds_a_trial": round(float(np.mean([run["folds_a_trial"] for run in runs])), 2),
+        "regret": {s: round(float(curve[:, int(s * N_POINTS) - 1].mean()), 3) for s in (0.1, 0.2, 0.35, 0.5, 1.0)},
+        "regret_95": [round(float(low), 3), round(float(high), 3)],
+        "regret_median": round(float(np.median(curve[:, -1])), 3),
+        "folds_needed": round(float(reached[0] + 1) / N_POINTS, 3) if len(reached) else None,
+        "dropped_best": f"{dropped}/{n}",
         "dropped_best_95": [round(float(interval.low), 3), round(float(interval.high), 3)],
+        "lost": [round(float(np.mean([r["lost"] for r in runs])), 4), round(max(r["lost"] for r in runs), 3)],
     }
 
 

@@ -26,11 +26,14 @@ from scipy.stats import rankdata
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.peers import SAMPLERS, search_alone
+from cluster.simulated import simulate
 from search import optimizers
 from search.objective import Objective
-from search.seeding import seed_for
+from search.seeding import generator, seed_for
 from search.space import Choice, Float, Int, Space
-from search.trial import Observation, Trial, TrialState
+from search.study import Study
+from search.trial import Observation, Rung, Trial, TrialState
 
 BUDGETS = (10, 25, 50, 100, 200, 500, 1000)
 FLOOR = 0.1
@@ -59,6 +62,8 @@ def completed(task: Any, config: Mapping[str, Any]) -> dict[str, Any]:
 
 def best_known(task: Any, *, n_runs: int = 3, n_generations: int = 250) -> float:
     """Return the table's own least value, or the least that runs of differential evolution find."""
+    if hasattr(task, "optimum"):
+        return float(task.optimum)
     if hasattr(task, "sorted"):
         return float(task.sorted[0])
     space, rng = space_of(task, conditional=False), np.random.default_rng(0)
@@ -89,23 +94,54 @@ def _evolved(task: Any, space: Space, n_generations: int, rng: np.random.Generat
 def search(name: str, task: Any, n_trials: int, seed: int, n_workers: int) -> tuple[list[float], float]:
     """Return the best value after each finished trial, and CPU seconds of ask and tell together.
 
-    As many trials as there are workers run at a time; the oldest ends first.
+    With several workers as many trials run at a time, on a virtual clock.
     """
     method, _, form = name.partition(":")
+    if method in SAMPLERS and n_workers == 1:
+        return search_alone(method, task, n_trials, seed)
     space = space_of(task, conditional=form != "flat")
+    if n_workers > 1:
+        return _searched_together(method, OneRung(task, space), n_trials, seed, n_workers)
     optimizer = optimizers.make(method, space, objectives=(Objective(),), population=16, seed=seed)
-    seconds, best, values, running = 0.0, np.inf, [], []
-    for number in range(n_trials + n_workers - 1):
-        if number < n_trials:
-            trial, spent = _timed(lambda n=number: _proposed(optimizer, n, seed_for(seed, "ask", n)))
-            seconds += spent + _timed(lambda t=trial: optimizer.tell(t))[1]
-            running.append(trial)
-        if number >= n_workers - 1:
-            done, value = _ended(running.pop(0), task)
-            seconds += _timed(lambda t=done: optimizer.tell(t))[1]
-            best = min(best, value)
-            values.append(best)
+    seconds, best, values = 0.0, np.inf, []
+    for number in range(n_trials):
+        trial, spent = _timed(lambda n=number: _proposed(optimizer, n, seed_for(seed, "ask", n)))
+        seconds += spent + _timed(lambda t=trial: optimizer.tell(t))[1]
+        done, value = _ended(trial, task)
+        seconds += _timed(lambda t=done: optimizer.tell(t))[1]
+        best = min(best, value)
+        values.append(best)
     return values, seconds
+
+
+class OneRung:
+    """A task as a table of `cluster.simulated`; a trial takes 0.5 to 1.5 seconds, by config."""
+
+    ladder = (Rung(index=0, fold=0, share=1.0),)
+
+    def __init__(self, task: Any, space: Space) -> None:
+        self._task = task
+        self.space = space
+
+    def report(self, config: Mapping[str, Any], rung: Rung) -> Observation:
+        seconds = generator(0, json.dumps(dict(config), sort_keys=True)).uniform(0.5, 1.5)
+        metrics = {"val_loss": self.true_loss(config)}
+        return Observation(rung=0, fold=0, share=1.0, metrics=metrics, n_scored=1, seconds=float(seconds))
+
+    def true_loss(self, config: Mapping[str, Any]) -> float:
+        return float(self._task.eval(completed(self._task, config)))
+
+
+def _searched_together(
+    method: str, table: OneRung, n_trials: int, seed: int, n_workers: int
+) -> tuple[list[float], float]:
+    """Return what `search` returns; the CPU seconds hold the study and the clock."""
+    study = Study.in_memory(
+        space=table.space, ladder=table.ladder, n_trials=n_trials, optimizer=method, stopping="none", seed=seed
+    )
+    steps, seconds = _timed(lambda: simulate(study, table, n_workers=n_workers))
+    values = [study.trials[step.trial_id].observations[-1].metrics["val_loss"] for step in steps]
+    return np.minimum.accumulate(values).tolist(), seconds
 
 
 def _ended(trial: Trial, task: Any) -> tuple[Trial, float]:
@@ -164,7 +200,7 @@ def run(tables: Any, chosen: argparse.Namespace) -> dict[str, Any]:
     spans = []
     for task_name in QUICK if chosen.quick else tables.TASKS:
         task = tables.get(task_name)
-        low = _kept(cache, f"best {task_name}", lambda t=task: best_known(t))
+        low = kept(cache, f"best {task_name}", lambda t=task: best_known(t))
         for name in names:
             values, seconds = _searches(name, task_name, task, chosen, cache)
             found[name].append(values[:, [b - 1 for b in budgets]])
@@ -191,13 +227,28 @@ def _searches(
     curves, seconds = [], []
     for seed in range(chosen.first_seed, chosen.first_seed + int(own or chosen.seeds)):
         at = f"{method} {task_name} {seed} {chosen.trials} {chosen.workers}"
-        curve, spent = _kept(cache, at, lambda s=seed: search(method, task, chosen.trials, s, chosen.workers))
+        curve, spent = kept(cache, at, lambda s=seed: search(method, task, chosen.trials, s, chosen.workers))
         curves.append(curve)
         seconds.append(spent)
     return np.array(curves), seconds
 
 
-def _kept(cache: dict[str, Any], name: str, compute: Callable[[], Any]) -> Any:
+def tables_of(folder: Path | None) -> Any:
+    """Return the module `tasks` of a folder, or `benchmarks.mixint`; None where there is none."""
+    if folder is not None and str(folder) == "bbob-mixint":
+        return importlib.import_module("benchmarks.mixint")
+    if folder is None or not (Path(folder) / "tasks.py").exists():
+        return None
+    spec = importlib.util.spec_from_file_location("tasks", Path(folder) / "tasks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    return tables
+
+
+def kept(cache: dict[str, Any], name: str, compute: Callable[[], Any]) -> Any:
+    """Return what the cache has under a name, computed where it has nothing."""
     if name not in cache:
         cache[name] = compute()
     return cache[name]
@@ -205,7 +256,9 @@ def _kept(cache: dict[str, Any], name: str, compute: Callable[[], Any]) -> Any:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Regret of optimizers on real tables at equal numbers of trials.")
-    parser.add_argument("--tables", type=Path, default=os.environ.get("HPO_TABLES"), help="folder with tasks.py")
+    parser.add_argument(
+        "--tables", type=Path, default=os.environ.get("HPO_TABLES"), help="folder with tasks.py, or bbob-mixint"
+    )
     parser.add_argument("--optimizers", default="evolutionary_bayesian,tpe:flat,random", help="name[:flat][@seeds],...")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=0)
@@ -216,14 +269,10 @@ def main() -> int:
     chosen = parser.parse_args()
     if chosen.quick:
         chosen.seeds, chosen.trials = 2, 50
-    if chosen.tables is None or not (Path(chosen.tables) / "tasks.py").exists():
+    tables = tables_of(chosen.tables)
+    if tables is None:
         print(f"search_quality: skipped: expected a folder with tasks.py, found {chosen.tables}; give --tables")
         return 0
-    spec = importlib.util.spec_from_file_location("tasks", Path(chosen.tables) / "tasks.py")
-    assert spec is not None
-    assert spec.loader is not None
-    tables = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tables)
     print(json.dumps(run(tables, chosen)))
     return 0
 

@@ -12,6 +12,7 @@ import numpy as np
 from scipy.stats import wilcoxon as signed_rank
 
 from search.objective import Objective
+from search.space import Space
 from search.trial import Decision, Rung, Trial, TrialState
 
 
@@ -45,7 +46,12 @@ class Wilcoxon:
 
 
 def wilcoxon(
-    *, objectives: Sequence[Objective], ladder: Sequence[Rung], p_threshold: float = 0.1, n_startup: int = 2
+    *,
+    space: Space,
+    objectives: Sequence[Objective],
+    ladder: Sequence[Rung],
+    p_threshold: float = 0.1,
+    n_startup: int = 2,
 ) -> Wilcoxon:
     """Make the rule with Optuna's defaults."""
     return Wilcoxon(objectives[0], p_threshold, n_startup)

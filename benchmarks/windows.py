@@ -2,7 +2,8 @@
 
 A batch of 1,024 windows of 128 rows of 52 features, at random ends. `memcpy` copies as many bytes in a row, between
 two buffers of the batch's size: no gather can be faster. CPU time, the workers' included; against the DataLoader also
-wall time. One JSON line.
+wall time. One JSON line. `added_trial_mib` is the memory that a second process takes for itself while it gathers from
+the map that a first one has read: what one more trial on a node costs.
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ import argparse
 import json
 import resource
 import statistics
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from torch.utils.data import DataLoader, Dataset
 
+from trainables.data.store import FeatureStore
 from trainables.data.windows import gather
 
 
@@ -51,8 +55,12 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5, help="how often loader and the rest take turns")
     parser.add_argument("--loader-batches", type=int, default=40)
     parser.add_argument("--memory", action="store_true", help="print the peak of ten batches over the data, MiB")
+    parser.add_argument("--added-trial", metavar="FILE", help="print what gathering from this map takes, MiB")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.added_trial:
+        print(_private_mib_of_gathering(options))
+        return
     random = np.random.default_rng(0)
     features = random.standard_normal((options.rows, options.features), dtype=np.float32)
     shape = (options.batch, options.lookback, options.features)
@@ -101,6 +109,9 @@ def main() -> None:
                 "ratio_to_sliding": round(rate["ours"] / rate["sliding"], 1),
                 "ratio_to_collate": round(rate["ours"] / rate["collate"], 1),
                 "batch_mib": round(batch_mib, 1),
+                "data_mib": round(features.nbytes / 2**20),
+                "added_trial_mib": round(added := _added_trial_mib(features), 1),
+                "added_trial_over_data": round(added / (features.nbytes / 2**20), 4),
                 "extra_peak_mib": round(peak_mib("benchmarks.windows", "--memory", "--rows", str(options.rows)), 1),
             }
         )
@@ -115,6 +126,34 @@ def _loader_seconds(windows: Windows, options) -> tuple[float, float]:
     for _ in DataLoader(windows, batch_size=options.batch, sampler=chosen, num_workers=2):
         pass
     return (time.perf_counter() - begin) / n_batches, (_cpu_seconds() - cpu) / n_batches
+
+
+def _added_trial_mib(features) -> float:
+    """Return the private memory that a process takes to gather from a store's map which this one has in memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        FeatureStore(Path(folder)).get("features", lambda: {"features": features})
+        path = Path(folder) / "features" / "features.npy"
+        held = np.load(path, mmap_mode="r")
+        held.sum()
+        return peak_mib("benchmarks.windows", "--added-trial", str(path))
+
+
+def _private_mib_of_gathering(options) -> float:
+    shape = (options.batch, options.lookback, options.features)
+    out = torch.zeros(shape)
+    small = np.zeros((options.lookback, options.features), dtype=np.float32)
+    gather(small, np.full(options.batch, options.lookback - 1), options.lookback, out=out)  # compiled, buffer touched
+    before = _private_kib()
+    features = np.load(options.added_trial, mmap_mode="r")
+    random = np.random.default_rng(0)
+    for _ in range(100):
+        gather(features, random.integers(options.lookback - 1, len(features), options.batch), options.lookback, out=out)
+    return (_private_kib() - before) / 1024
+
+
+def _private_kib() -> int:
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
 
 
 def _cpu_seconds() -> float:

@@ -11,24 +11,29 @@ import logging
 import signal
 import tempfile
 import threading
+import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
+import ray
 from ray import tune
+from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from cluster.errors import ClusterError
 from cluster.ray_session import environment, ray_session
-from cluster.resources import ResourceSettings, cluster_concurrency
+from cluster.resources import ResourceSettings, cluster_concurrency, worker_share
+from cluster.watch import Watch
 from cluster.worker import TrialActor, encode_assignment
 from search.history import observation_from
 from search.trial import Decision, Observation, Trial, TrialState
-from trainables.protocol import Assignment
+from trainables.protocol import Assignment, heartbeat_file
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +50,12 @@ TUNE_ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
 }
 """Tune without snapshots, loggers, tables and signal handling of its own; one result at a time, in our folder."""
+LONGEST_TRACEBACK = 20_000
+"""Characters kept of a failed trial's traceback, the last ones."""
+SECONDS_BETWEEN_LOOKS = 1.0
+"""How often hanging workers are looked for."""
+KILLED_FOR_MEMORY = ("OutOfMemoryError", "running low on memory", "running out of memory")
+"""What Ray says where its memory monitor has killed a worker (F13)."""
 LONGEST_CAUSE = 200
 """Characters kept of Ray's explanation of a death, which goes on with general advice."""
 
@@ -65,6 +76,7 @@ class Study(Protocol):
 
     @property
     def is_done(self) -> bool: ...
+    def together(self) -> AbstractContextManager[None]: ...
     def next(self) -> Trial | None: ...
     def started(self, trial_id: str) -> int: ...
     def observe(self, trial_id: str, observation: Observation, attempt: int) -> Decision: ...
@@ -99,7 +111,14 @@ def run_study(
     """
     with ray_session(resources) as nodes:
         concurrency = cluster_concurrency(resources, nodes)
-        placing = Placing(study, make_assignment, max_concurrent=concurrency, max_failures=resources.max_failures)
+        placing = Placing(
+            study,
+            make_assignment,
+            max_concurrent=concurrency,
+            max_failures=resources.max_failures,
+            worker_share=worker_share(resources),
+            watch=Watch(None if resources.hang_minutes is None else resources.hang_minutes * 60),
+        )
         ticker = Ticker(placing, on_tick or (lambda: None), deadline or (lambda: False))
         variables = {**TUNE_ENVIRONMENT, "TUNE_MAX_PENDING_TRIALS_PG": str(concurrency)}
         with tempfile.TemporaryDirectory(prefix="tune-") as folder, environment(variables), _signals(placing):
@@ -113,19 +132,37 @@ def run_study(
     return placing.ending
 
 
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """A trial that one of Tune's trials runs."""
+
+    trial: Trial
+    assignment: Assignment
+
+
 class Placing:
     """One run of a study: which of Tune's trials is which of ours, and whether to go on."""
 
     def __init__(
-        self, study: Study, make_assignment: Callable[[Trial], Assignment], *, max_concurrent: int, max_failures: int
+        self,
+        study: Study,
+        make_assignment: Callable[[Trial], Assignment],
+        *,
+        max_concurrent: int,
+        max_failures: int,
+        worker_share: Mapping[str, float] | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self._study = study
         self._make_assignment = make_assignment
         self._max_concurrent = max_concurrent
         self._max_failures = max_failures
-        self._live: dict[str, Trial] = {}
+        self._worker_share = dict(worker_share or {})
+        self._watch = watch or Watch(None)
+        self._live: dict[str, _Placed] = {}
         self._again: deque[Trial] = deque()
         self._deaths: Counter[str] = Counter()
+        self._halved: set[str] = set()
         self.ending = Ending.FINISHED
         self.error: Exception | None = None
 
@@ -133,44 +170,78 @@ class Placing:
         """Return the configuration of the next trial, `Searcher.FINISHED`, or None for not now.
 
         A trial is proposed only when there is room for it, so that with one worker proposals follow results in order.
+        Proposal and start cost one wait for the disk; more cannot be joined, as Tune shows one result a turn and lets
+        the worker go on before it asks again.
         """
         if self.ending is not Ending.FINISHED:
             return str(Searcher.FINISHED)
         if len(self._live) >= self._max_concurrent:
             return None
-        trial = self._again.popleft() if self._again else self._study.next()
+        with self._study.together():
+            trial = self._again.popleft() if self._again else self._study.next()
+            attempt = self._study.started(trial.trial_id) if trial is not None else 0
         if trial is None:
             return str(Searcher.FINISHED) if self._study.is_done or not self._live else None
-        assignment = encode_assignment(self._make_assignment(trial))
-        self._live[tune_id] = trial
-        return {"assignment": assignment, "attempt": self._study.started(trial.trial_id)}
+        assignment = self._make_assignment(trial)
+        if trial.trial_id in self._halved:
+            assignment = replace(assignment, options={**assignment.options, "split": 2})
+        text = encode_assignment(assignment)
+        self._live[tune_id] = _Placed(trial, assignment)
+        given = {"assignment": text, "attempt": attempt}
+        return given if assignment.n_workers == 1 else {**given, "worker_share": self._worker_share}
 
     def heard(self, tune_id: str, message: dict[str, Any]) -> bool:
         """Tell the study what a worker said and return whether the trial goes on."""
-        goes_on = self._tell(message)
+        goes_on = self._tell(message, self._live.get(tune_id))
         if not goes_on:
             self.left(tune_id)
+        elif tune_id in self._live:
+            self._watch.heard(tune_id, _heartbeat(self._live[tune_id].assignment))
         return goes_on
 
-    def _tell(self, message: dict[str, Any]) -> bool:
+    def _tell(self, message: dict[str, Any], placed: _Placed | None) -> bool:
         trial_id = message["trial_id"]
         if "ended" in message:
             ended = message["ended"]
-            logger.info("trial %s ended as %s: %s\n%s", trial_id, ended["state"], ended["reason"], ended["traceback"])
+            logger.info("trial %s ended as %s: %s", trial_id, ended["state"], ended["reason"])
+            if placed is not None:
+                _keep_traceback(Path(placed.assignment.run_dir), trial_id, ended)
             self._study.finish(trial_id, TrialState(ended["state"]), ended["reason"])
             return False
         decision = self._study.observe(trial_id, observation_from(message["report"]), message["attempt"])
         return decision is Decision.CONTINUE and not message["is_last"]
 
-    def worker_died(self, tune_id: str, cause: str, *, in_creation: bool = False) -> None:
+    def is_hanging(self, tune_id: str) -> bool:
+        """Look after a trial that a worker runs: end it as failed, and return True, where it hangs (F10)."""
+        placed = self._live.get(tune_id)
+        if placed is None:
+            return False
+        if not self._watch.is_watched(tune_id):
+            self._watch.heard(tune_id, _heartbeat(placed.assignment))
+        reason = self._watch.hang(tune_id)
+        if reason is None:
+            return False
+        logger.warning("trial %s: %s; its worker is killed", placed.trial.trial_id, reason)
+        self._study.finish(placed.trial.trial_id, TrialState.FAILED, reason)
+        self.left(tune_id)
+        return True
+
+    def worker_died(self, tune_id: str, cause: str, *, in_creation: bool = False, out_of_memory: bool = False) -> None:
         """Keep the trial for another start, or end it as lost where it had its share of starts.
+
+        A worker that was killed because its machine ran out of memory is started once more, with half the micro-batch.
 
         Raises:
             ClusterError: Workers die in their creation, before they see a trial: that is no trial's fault.
         """
-        trial = self._live.pop(tune_id, None)
-        if trial is None:
+        placed = self._live.pop(tune_id, None)
+        self._watch.forget(tune_id)
+        if placed is None:
             return  # the study had ended it before
+        trial = placed.trial
+        if out_of_memory:
+            self._out_of_host_memory(trial, cause)
+            return
         self._deaths[trial.trial_id] += 1
         deaths = self._deaths[trial.trial_id]
         logger.warning("trial %s: its worker died for the %d. time: %s", trial.trial_id, deaths, cause)
@@ -185,9 +256,19 @@ class Placing:
             reason = f"its worker died {deaths} times, {self._max_failures} restarts are allowed: {cause}"
             self._study.finish(trial.trial_id, TrialState.LOST, reason)
 
+    def _out_of_host_memory(self, trial: Trial, cause: str) -> None:
+        logger.warning("trial %s: its worker was killed for want of memory: %s", trial.trial_id, cause)
+        if trial.trial_id in self._halved:
+            reason = f"its machine ran out of memory, with half the micro-batch too: {cause}"
+            self._study.finish(trial.trial_id, TrialState.OUT_OF_MEMORY, reason)
+        else:
+            self._halved.add(trial.trial_id)
+            self._again.append(trial)
+
     def left(self, tune_id: str) -> None:
         """Make room: Tune is done with one of its trials."""
         self._live.pop(tune_id, None)
+        self._watch.forget(tune_id)
 
     def end(self, ending: Ending) -> None:
         """Hand out no more; what runs is left unfinished."""
@@ -236,6 +317,7 @@ class StudyScheduler(FIFOScheduler):
     def __init__(self, placing: Placing) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._placing = placing
+        self._next_look = 0.0
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         with self._placing.remembering():
@@ -246,10 +328,30 @@ class StudyScheduler(FIFOScheduler):
         path = trial.error_file
         text = Path(path).read_text(errors="replace") if path and Path(path).exists() else ""
         with self._placing.remembering():
-            self._placing.worker_died(trial.trial_id, _cause_of_death(text), in_creation="creation task" in text)
+            self._placing.worker_died(
+                trial.trial_id,
+                _cause_of_death(text),
+                in_creation="creation task" in text,
+                out_of_memory=any(words in text for words in KILLED_FOR_MEMORY),
+            )
 
     def choose_trial_to_run(self, tune_controller: Any) -> None:
-        """Leave the order to Tune's queue, first come first served, which spares a walk over all trials."""
+        """Leave the order to Tune's queue, first come first served, which spares a walk over all trials.
+
+        Tune asks on each turn of its loop, so this is also where hanging workers are looked for, and killed: Tune
+        itself would report what they said last as a success.
+        """
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + SECONDS_BETWEEN_LOOKS
+        for trial in tune_controller.get_live_trials():
+            actor = trial.temporary_state.ray_actor
+            if trial.status != TuneTrial.RUNNING or actor is None:
+                continue
+            with self._placing.remembering():
+                if self._placing.is_hanging(trial.trial_id):
+                    ray.kill(actor)
 
 
 class Ticker(tune.Stopper):
@@ -279,6 +381,8 @@ class Ticker(tune.Stopper):
 
 def _tuner(placing: Placing, ticker: Ticker, resources: ResourceSettings, folder: Path) -> tune.Tuner:
     share = {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}
+    if resources.workers_per_trial > 1:
+        share = {"cpu": 0, "memory": 1}  # the actor only waits: Ray Train sets the shares of its workers aside
     return tune.Tuner(
         tune.with_resources(TrialActor, share),
         tune_config=tune.TuneConfig(
@@ -325,6 +429,20 @@ def _signals(placing: Placing) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _heartbeat(assignment: Assignment) -> Path:
+    return heartbeat_file(assignment.run_dir, assignment.trial_id)
+
+
+def _keep_traceback(run_dir: Path, trial_id: str, ended: Mapping[str, Any]) -> None:
+    """Write the end of a failed trial's traceback to `failures/` of its run folder."""
+    path = run_dir / "failures" / f"{trial_id}.txt"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(str(ended["traceback"])[-LONGEST_TRACEBACK:], encoding="utf-8")
+    except OSError as error:
+        logger.warning("trial %s: its traceback was not kept: %s", trial_id, error)
 
 
 def _cause_of_death(text: str) -> str:

@@ -21,6 +21,10 @@ class ResourceSettings(Protocol):
     @property
     def gpus_per_trial(self) -> float: ...
     @property
+    def workers_per_trial(self) -> int: ...
+    @property
+    def hang_minutes(self) -> float | None: ...
+    @property
     def max_concurrent(self) -> int | None: ...
     @property
     def max_failures(self) -> int: ...
@@ -46,7 +50,8 @@ def max_concurrent(settings: ResourceSettings, cpus: float, gpus: float) -> int:
 def cluster_concurrency(settings: ResourceSettings, nodes: Sequence[Node]) -> int:
     """Return how many trials run at once: what fits on the machines, and no more than `max_concurrent`.
 
-    A trial never spans machines, and a share below one GPU never spans GPUs. Requirement: CLUSTER-2.
+    A worker never spans machines, nor a share below one GPU several GPUs; the workers of a trial may be on different
+    machines. Requirement: CLUSTER-2.
 
     Args:
         settings: Shares of one trial, and the largest number of trials at once (None: as many as fit).
@@ -56,10 +61,11 @@ def cluster_concurrency(settings: ResourceSettings, nodes: Sequence[Node]) -> in
         At least 1.
 
     Raises:
-        ResourceError: No machine can hold one trial, or more than one GPU is asked for in a fraction.
+        ResourceError: The machines cannot hold one trial, or more than one GPU is asked for in a fraction.
     """
-    _check_shares(settings)
-    slots = sum(_slots(settings, node) for node in nodes)
+    share = worker_share(settings)
+    _check_shares(share["CPU"], share["GPU"])
+    slots = sum(_slots(share["CPU"], share["GPU"], node) for node in nodes) // settings.workers_per_trial
     if slots == 0:
         raise ResourceError(_unschedulable(settings, nodes))
     return min(slots, settings.max_concurrent or slots)
@@ -83,11 +89,17 @@ def memory_shortfall(estimate_bytes: int, *, device_bytes: int, n_sharing: int =
     )
 
 
-def _check_shares(settings: ResourceSettings) -> None:
-    cpus, gpus = settings.cpus_per_trial, settings.gpus_per_trial
+def worker_share(settings: ResourceSettings) -> dict[str, float]:
+    """Return what Ray sets aside for each worker of a trial, by Ray's names of the resources."""
+    whole = {"CPU": settings.cpus_per_trial, "GPU": settings.gpus_per_trial}
+    steps = round(1 / RAY_RESOLUTION)
+    return {name: math.floor(amount / settings.workers_per_trial * steps) / steps for name, amount in whole.items()}
+
+
+def _check_shares(cpus: float, gpus: float) -> None:
     if cpus < 0 or gpus < 0 or cpus + gpus <= 0:
         raise ResourceError(
-            "resources: expected a positive share of processors or GPUs for a trial, "
+            "resources: expected a positive share of processors or GPUs for a worker, "
             f"found cpus_per_trial {cpus:g} and gpus_per_trial {gpus:g}"
         )
     if gpus > 1 and not float(gpus).is_integer():
@@ -97,8 +109,7 @@ def _check_shares(settings: ResourceSettings) -> None:
         )
 
 
-def _slots(settings: ResourceSettings, node: Node) -> int:
-    cpus, gpus = settings.cpus_per_trial, settings.gpus_per_trial
+def _slots(cpus: float, gpus: float, node: Node) -> int:
     by_cpu = _times(node.cpus, cpus) if cpus else math.inf
     if not gpus:
         by_gpu = math.inf
@@ -116,9 +127,11 @@ def _times(available: float, share: float) -> int:
 def _unschedulable(settings: ResourceSettings, nodes: Sequence[Node]) -> str:
     shapes = sorted({(node.cpus, node.gpus) for node in nodes}, reverse=True)
     shown = ", ".join(f"CPU {cpus:g} and GPU {gpus:g}" for cpus, gpus in shapes[:5]) or "none"
+    workers = f" for {settings.workers_per_trial} workers" if settings.workers_per_trial > 1 else ""
     return (
-        f"resources: unschedulable: a trial needs CPU {settings.cpus_per_trial:g} and GPU {settings.gpus_per_trial:g}, "
-        f"the cluster's machines have at most: {shown}; lower cpus_per_trial or gpus_per_trial, or use a larger cluster"
+        f"resources: unschedulable: a trial needs CPU {settings.cpus_per_trial:g} and GPU {settings.gpus_per_trial:g}"
+        f"{workers}, the cluster's machines have at most: {shown}; "
+        "lower cpus_per_trial or gpus_per_trial, or use a larger cluster"
     )
 
 

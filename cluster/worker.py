@@ -13,14 +13,16 @@ import sys
 import traceback
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import cache
 from importlib import import_module
 from numbers import Real
+from types import ModuleType
 from typing import Any
 
 from ray.tune import Trainable
 
 from search.trial import TrialState
-from trainables.protocol import Assignment, RungReport, RunTrial, TrialDiverged
+from trainables.protocol import Assignment, RungReport, RunTrial, TrialDiverged, is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +34,9 @@ LONGEST_REASON = 300
 def worker_environment(threads: int) -> dict[str, str]:
     """Return the variables that a worker process must have before numpy or torch is imported (TRAIN-10, CLUSTER-3).
 
-    A trial that was given no GPU shall see none, lest several use one behind Ray's back: Ray must be told so.
+    A trial that was given no GPU shall see none, lest several use one behind Ray's back: Ray must be told so. The GNU C
+    library shall keep what a training step frees, for the next one needs it again: with its own thresholds it gives the
+    pages back and faults them in anew, a sixth of the CPU time of a condor step at 1,024 rows.
     """
     limits = ("OMP", "MKL", "OPENBLAS", "NUMEXPR")
     return {
@@ -40,7 +44,11 @@ def worker_environment(threads: int) -> dict[str, str]:
         "NUMBA_NUM_THREADS": str(threads),
         "POLARS_MAX_THREADS": str(threads),
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+        "MALLOC_TRIM_THRESHOLD_": str(2**30),
+        "MALLOC_MMAP_THRESHOLD_": str(2**25),  # the most that it takes
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+        "RAY_CHDIR_TO_TRIAL_DIR": "0",
     }
 
 
@@ -66,19 +74,21 @@ def ending_of(error: BaseException) -> tuple[TrialState, str]:
     """Return the state in which an error leaves a trial, and the reason in one line (SEARCH-9)."""
     if isinstance(error, TrialDiverged):
         return TrialState.DIVERGED, _one_line(error.reason)
-    state = TrialState.OUT_OF_MEMORY if _is_out_of_memory(error) else TrialState.FAILED
+    state = TrialState.OUT_OF_MEMORY if is_out_of_memory(error) else TrialState.FAILED
     return state, _one_line(f"{type(error).__name__}: {error}")
 
 
 class TrialActor(Trainable):
     """A worker. Ray Tune asks it for one rung at a time and gives it the next trial by `reset_config`.
 
-    The configuration holds `assignment` (JSON text) and `attempt` (number of this start). The result of a step holds
-    one key, `message`: JSON text, because Tune flattens nested results and has its own meaning for `trial_id` and
-    `done`. See `step` for what is in it.
+    The configuration holds `assignment` (JSON text), `attempt` (number of this start), and for a trial of several
+    workers `worker_share`, what Ray sets aside for each: this actor then only starts them and asks them. The result of
+    a step holds one key, `message`: JSON text, because Tune flattens nested results and has its own meaning for
+    `trial_id` and `done`. See `step` for what is in it.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
+        self._share = config.get("worker_share", {})
         self._assignment = decode_assignment(config["assignment"])
         self._attempt = int(config["attempt"])
         self._reports: Iterator[RungReport] | None = None
@@ -110,11 +120,19 @@ class TrialActor(Trainable):
 
     def _next_report(self) -> dict[str, Any]:
         if self._reports is None:
-            self._reports = iter(_runner(self._assignment)(self._assignment))
+            self._reports = self._start()
         report = next(self._reports, None)
         if report is None:
             raise RuntimeError("the trial ended before the last rung of its ladder")
         return {"report": _plain(report), "is_last": report.rung >= len(self._assignment.ladder) - 1}
+
+    def _start(self) -> Iterator[RungReport]:
+        given, runner = self._assignment, _runner(self._assignment)
+        if given.n_workers == 1:
+            return iter(runner(given))
+        from cluster.worker_group import run_on_workers  # Ray Train imports torch
+
+        return run_on_workers(given, self._share, runner)
 
     def _close(self) -> None:
         """End the trial's generator, so that a reused worker starts the next trial with its memory free."""
@@ -135,8 +153,20 @@ class TrialActor(Trainable):
 def _runner(assignment: Assignment) -> RunTrial:
     """Return the function that runs the trial; `options["runner"]`, `module:function`, replaces the shared walk."""
     module, _, name = str(assignment.options.get("runner", DEFAULT_RUNNER)).partition(":")
-    runner: RunTrial = getattr(import_module(module), name)
+    runner: RunTrial = getattr(_imported(module), name)
     return runner
+
+
+@cache
+def _imported(name: str) -> ModuleType:
+    """Import what runs trials, before the first of them, and take all that imports made out of garbage collection.
+
+    It stays for as long as the process. To look through it again at the end of every trial took 0.1 s each.
+    """
+    module = import_module(name)
+    gc.collect()
+    gc.freeze()
+    return module
 
 
 def _plain(report: RungReport) -> dict[str, Any]:
@@ -151,13 +181,8 @@ def _plain(report: RungReport) -> dict[str, Any]:
         "n_scored": int(report.n_scored),
         "seconds": float(report.seconds),
         "blocks": [float(value) for value in report.blocks],
+        "reused_from": str(report.reused_from),
     }
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Torch's class is known by its name: this process may not have torch, and drivers raise plain RuntimeErrors."""
-    named = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
-    return named or isinstance(error, MemoryError) or "out of memory" in str(error).lower()
 
 
 def _one_line(text: str) -> str:

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from search.errors import JournalError, SpaceError
+from search.history import observation_body, observation_from
 from search.journal import to_json
-from search.objective import Objective
+from search.objective import Constraint, Objective
 from search.parameters import KINDS
 from search.space import Space
-from search.trial import Rung
+from search.trial import Rung, Trial, TrialState
 
 Named = str | Mapping[str, Any]
 """An optimizer or a stopping rule: its name, or a mapping with `name` and its settings."""
@@ -35,6 +36,7 @@ class Charter:
         space: What may vary.
         ladder: Rungs of a complete trial, in order.
         objectives: At least one; the first decides about stopping and about the best.
+        constraints: What trials must keep to, one bound for a metric.
         optimizer: Name, or mapping with `name` and settings.
         stopping: Name, or mapping with `name` and settings.
         seed: Zero or more; everything random follows from it.
@@ -43,12 +45,19 @@ class Charter:
         population: Trials per generation (SEARCH-1).
         max_infeasible: Infeasible proposals after which the study gives up.
         limits: Settings of `search.stopping.whole_search.WholeSearch`: when the search is over before.
+        synchronous: A generation begins when the one before is over, and the optimizer hears results by number: then
+            proposals do not depend on the number of workers or the order of results. Off, no worker ever waits.
+        unlock: Settings of `search.unlocking.Unlocking`; empty: nothing is locked.
+        defaults: What the family takes a parameter for that a config does not name. A training seed follows from what
+            differs from it, so that a config keeps its seed, and its known results, in a space with more parameters.
+        prior: Trials of an earlier search that the optimizer shall hear first (`search.warm_start`).
     """
 
     space: Space
     ladder: Sequence[Rung]
     n_trials: int
     objectives: Sequence[Objective] = (Objective(),)
+    constraints: Sequence[Constraint] = ()
     optimizer: Named = "tpe"
     stopping: Named = "asha"
     seed: int = 0
@@ -56,6 +65,10 @@ class Charter:
     population: int = 16
     max_infeasible: int = 1000
     limits: Mapping[str, Any] = field(default_factory=dict)
+    synchronous: bool = False
+    unlock: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    prior: Sequence[Trial] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "enqueue", check_enqueued(self.space, self.enqueue))
@@ -77,6 +90,7 @@ class Charter:
             },
             "ladder": [[rung.fold, rung.share] for rung in self.ladder],
             "objectives": [[objective.metric, objective.direction] for objective in self.objectives],
+            "constraints": [[c.metric, c.bound, c.limit] for c in self.constraints],
             "optimizer": _spelled(self.optimizer),
             "stopping": _spelled(self.stopping),
             "seed": self.seed,
@@ -85,6 +99,10 @@ class Charter:
             "population": self.population,
             "max_infeasible": self.max_infeasible,
             "limits": dict(self.limits),
+            "synchronous": self.synchronous,
+            **({"unlock": dict(self.unlock)} if self.unlock else {}),
+            "defaults": dict(self.defaults),
+            "prior": [prior_body(trial) for trial in self.prior],
         }
 
 
@@ -106,6 +124,11 @@ def charter_from(body: Mapping[str, Any]) -> Charter:
             objectives=objectives,
             enqueue=tuple(body["enqueue"]),
             limits=body.get("limits", {}),
+            synchronous=body.get("synchronous", False),
+            unlock=body.get("unlock", {}),
+            constraints=tuple(Constraint(*told) for told in body.get("constraints", ())),
+            defaults=body.get("defaults", {}),
+            prior=tuple(prior_from(told) for told in body.get("prior", ())),
             **rest,
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -113,6 +136,33 @@ def charter_from(body: Mapping[str, Any]) -> Charter:
     if charter.space.fingerprint() != body["space"]["fingerprint"]:
         raise JournalError("header of the journal: its space does not have its fingerprint; the header was changed")
     return charter
+
+
+def prior_body(trial: Trial) -> dict[str, Any]:
+    """Write a trial of an earlier search as JSON values: all that an optimizer may learn from it."""
+    return {
+        "number": trial.number,
+        "trial_id": trial.trial_id,
+        "config": dict(trial.config),
+        "origin": trial.origin,
+        "state": trial.state.value,
+        "observations": [observation_body(observation) for observation in trial.observations],
+    }
+
+
+def prior_from(body: Mapping[str, Any]) -> Trial:
+    """Read what `prior_body` wrote."""
+    return Trial(
+        number=body["number"],
+        trial_id=body["trial_id"],
+        config=body["config"],
+        origin=body["origin"],
+        generation=0,
+        parents=(),
+        seed=0,
+        state=TrialState(body["state"]),
+        observations=tuple(observation_from(told) for told in body["observations"]),
+    )
 
 
 def named(spelled: Named) -> tuple[str, dict[str, Any]]:
@@ -149,7 +199,7 @@ def refuse_differences(path: str, found: Mapping[str, Any], given: Mapping[str, 
             f"{path}: expected the space of this run, found another in {', '.join(changed) or 'its order'}; "
             "use the space of the run, or start a new one with --out"
         )
-    keys = [key for key in now if key not in EXTENDABLE and was.get(key) != now[key]]
+    keys = [key for key in {**was, **now} if key not in EXTENDABLE and was.get(key) != now.get(key)]
     keys += [key for key in IDENTITY if found.get(key) != given.get(key)]
     if keys:
         raise JournalError(

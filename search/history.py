@@ -13,7 +13,7 @@ from typing import Any
 
 from search.errors import JournalError
 from search.journal import Event
-from search.objective import Objective
+from search.objective import Constraint, Objective
 from search.trial import Decision, Observation, Trial, TrialState
 
 ENQUEUED = "enqueued"
@@ -59,10 +59,14 @@ class History:
     Args:
         objectives: At least one; `best` goes by the first.
         header: Header of the journal.
+        constraints: What trials must keep to.
     """
 
-    def __init__(self, objectives: Sequence[Objective], header: Mapping[str, Any]) -> None:
+    def __init__(
+        self, objectives: Sequence[Objective], header: Mapping[str, Any], constraints: Sequence[Constraint] = ()
+    ) -> None:
         self.objectives = tuple(objectives)
+        self.constraints = tuple(constraints)
         self.header = header
         self.stop_reason: str | None = None
         self.n_accepted = 0
@@ -144,8 +148,19 @@ class History:
         observation = observation_from(body["observation"])
         self._decisions[trial.trial_id, observation.rung] = Decision(body["decision"])
         state = TrialState(body["state"])
-        heard = trial if state is TrialState.DIVERGED else trial.observed(observation)
+        heard = trial if state is TrialState.DIVERGED else self.observed(trial, observation)
         return replace(heard, state=state, reason=body["reason"])
+
+    def observed(self, trial: Trial, observation: Observation) -> Trial:
+        """Return a trial with one more observation, and what that says about the constraints."""
+        return self.weighed(trial.observed(observation))
+
+    def weighed(self, trial: Trial) -> Trial:
+        """Return a trial with what its observations say about the constraints."""
+        if not self.constraints:
+            return trial
+        found = {constraint.metric: constraint.excess_of(trial) for constraint in self.constraints}
+        return replace(trial, excesses={metric: excess for metric, excess in found.items() if excess is not None})
 
 
 def _ledger(openings: tuple[Opening, ...], event: Event) -> tuple[Opening, ...]:
@@ -171,6 +186,7 @@ def trial_body(trial: Trial) -> dict[str, Any]:
         "state": trial.state.value,
         "reason": trial.reason,
         "note": dict(trial.note),
+        "inherit": dict(trial.inherit),
     }
 
 
@@ -190,6 +206,7 @@ def observation_body(observation: Observation) -> dict[str, Any]:
         "n_scored": observation.n_scored,
         "seconds": observation.seconds,
         "blocks": [v if math.isfinite(v) else str(v) for v in observation.blocks],
+        "reused_from": observation.reused_from,
     }
 
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from search import optimizers, stopping
 from search.charter import Charter, named
 from search.errors import ProtocolError
-from search.history import ENQUEUED, STARTED, History
+from search.history import ENQUEUED, PROPOSED, STARTED, History
 from search.journal import Event, to_json
+from search.lineage import inherited_from
 from search.objective import Objective
 from search.optimizers import Proposal
 from search.seeding import seed_for
 from search.stopping.whole_search import WholeSearch
-from search.trial import Decision, Observation, Trial, TrialState
+from search.trial import Config, Decision, Observation, Trial, TrialState
+from search.unlocking import Unlocking
 
 
 class Mind:
@@ -28,7 +32,8 @@ class Mind:
 
     def __init__(self, charter: Charter, header: Mapping[str, Any]) -> None:
         self.charter = charter
-        self.history = History(charter.objectives, header)
+        self.history = History(charter.objectives, header, charter.constraints)
+        self._n_proposed: Counter[str] = Counter()
         name, settings = named(charter.optimizer)
         self._optimizer = optimizers.make(
             name,
@@ -39,17 +44,53 @@ class Mind:
             **settings,
         )
         name, settings = named(charter.stopping)
-        self._rule = stopping.make(name, objectives=charter.objectives, ladder=charter.ladder, **settings)
+        self._rule = stopping.make(
+            name, space=charter.space, objectives=charter.objectives, ladder=charter.ladder, **settings
+        )
+        self._held_back: dict[int, Trial] = {}
         self._whole = WholeSearch(charter.objectives[0], **charter.limits)
+        self._unlocking = Unlocking(**charter.unlock) if charter.unlock else None
+        for trial in charter.prior:
+            self._optimizer.tell(self._weighed(trial))
 
     def apply(self, event: Event) -> Trial | None:
         """Take an event in; return the trial that it changed. Optimizer and rules hear of all but new attempts."""
         trial = self.history.apply(event)
+        if trial is not None and event.kind == PROPOSED:
+            self._n_proposed[self._telling(trial.config)] += 1
         if trial is not None and event.kind != STARTED:
-            self._optimizer.tell(trial)
+            self._tell_optimizer(trial)
             self._rule.tell(trial)
             self._whole.tell(trial)
+            if self._unlocking is not None:
+                self._unlocking.tell(trial)
         return trial
+
+    @property
+    def is_between_generations(self) -> bool:
+        """Whether a synchronous search waits for the end of a generation before it proposes more."""
+        return self.charter.synchronous and self._is_generation_asked and self._n_running > 0
+
+    @property
+    def _is_generation_asked(self) -> bool:
+        history, charter = self.history, self.charter
+        return len(history.trials) >= len(charter.enqueue) and history.n_sampled % charter.population == 0
+
+    @property
+    def _n_running(self) -> int:
+        return self.history.counts()[TrialState.RUNNING]
+
+    def _tell_optimizer(self, trial: Trial) -> None:
+        """Tell of a change; in a synchronous search of ends only, by number, when a whole generation has ended."""
+        is_new = not (trial.state.is_finished or trial.observations)
+        if is_new or not self.charter.synchronous:
+            self._optimizer.tell(trial)
+            return
+        self._held_back[trial.number] = trial
+        if self._is_generation_asked and not self._n_running:
+            for number in sorted(self._held_back):
+                self._optimizer.tell(self._held_back[number])
+            self._held_back.clear()
 
     def ending(self) -> str | None:
         """Return why the limits of the charter let nothing more be proposed: a pure function of the events so far.
@@ -69,7 +110,8 @@ class Mind:
             proposal = Proposal(config=charter.enqueue[number], origin=ENQUEUED, generation=0)
         else:
             proposal = self._optimizer.ask(number, seed_for(charter.seed, "ask", number))
-        config = json.loads(to_json(dict(proposal.config)))
+        admitted = proposal.config if self._unlocking is None else self._unlocking.admitted(proposal.config)
+        config = json.loads(to_json(dict(admitted)))
         wrong = charter.space.problems(config)
         if wrong:
             raise ProtocolError(f"{type(self._optimizer).__name__}: proposed a config outside the space: {wrong[0]}")
@@ -83,9 +125,28 @@ class Mind:
             origin=proposal.origin,
             generation=generation,
             parents=proposal.parents,
-            seed=seed_for(charter.seed, "trial", number),
+            seed=self._training_seed(config),
             note=json.loads(to_json(dict(proposal.note))),
+            inherit=self._inherit(proposal),
         )
+
+    def _inherit(self, proposal: Proposal) -> Mapping[str, Any]:
+        if not proposal.inherit:
+            return {}
+        return inherited_from(self.history.trials[proposal.inherit], self.charter.ladder)
+
+    def _training_seed(self, config: Config) -> int:
+        """Return a seed that follows from the config and from how often it was proposed before, not from its number.
+
+        So a config that another search with this seed has trained finds its results again, and one that is proposed
+        twice is trained with two seeds.
+        """
+        telling = self._telling(config)
+        return seed_for(self.charter.seed, "trial", telling, self._n_proposed[telling])
+
+    def _telling(self, config: Config) -> str:
+        defaults = self.charter.defaults
+        return to_json({n: v for n, v in sorted(config.items()) if n not in defaults or defaults[n] != v})
 
     def judge(self, trial: Trial, observation: Observation) -> tuple[Decision, TrialState, str]:
         """Return decision, new state and reason for a new observation: a pure function of the events so far."""
@@ -95,12 +156,31 @@ class Mind:
         if broken:
             found = ", ".join(f"{metric} is {observation.metrics[metric]}" for metric in broken)
             return Decision.STOP, TrialState.DIVERGED, f"{found} at rung {observation.rung} (fold {observation.fold})"
-        heard = trial.observed(observation)
-        if observation.rung == len(charter.ladder) - 1:
+        heard = self.history.observed(trial, observation)
+        is_last = observation.rung == len(charter.ladder) - 1
+        if broken_bounds := self._broken_bounds(heard, is_last=is_last):
+            return Decision.STOP, TrialState.INFEASIBLE, "; ".join(broken_bounds)
+        if is_last:
             missing = [o.metric for o in charter.objectives if o.loss(heard) is None]
+            missing += [c.metric for c in charter.constraints if c.metric not in heard.excesses]
             if missing:
                 return Decision.STOP, TrialState.FAILED, f"the trial reported no value of {', '.join(missing)}"
             return Decision.STOP, TrialState.COMPLETE, ""
         if self._rule.decide(heard) is Decision.STOP:
             return Decision.STOP, TrialState.STOPPED, f"{named(charter.stopping)[0]} at rung {observation.rung}"
         return Decision.CONTINUE, TrialState.RUNNING, ""
+
+    def _weighed(self, prior: Trial) -> Trial:
+        """Return a trial of an earlier search as the constraints of this one see it."""
+        heard = self.history.weighed(prior)
+        is_complete = prior.state is TrialState.COMPLETE
+        broken = prior.state.has_value and self._broken_bounds(heard, is_last=is_complete)
+        return replace(heard, state=TrialState.INFEASIBLE) if broken else heard
+
+    def _broken_bounds(self, heard: Trial, *, is_last: bool) -> list[str]:
+        found = []
+        for constraint in self.charter.constraints:
+            estimate = heard.estimate(constraint.metric)
+            if estimate is not None and constraint.is_judged(heard, is_last=is_last):
+                found.append(constraint.objection(estimate.mean))
+        return [text for text in found if text is not None]

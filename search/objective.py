@@ -1,4 +1,4 @@
-"""What a search minimises: the one place where a sign is turned."""
+"""What a search minimises and what it must keep to: the one place where a sign is turned."""
 
 from __future__ import annotations
 
@@ -50,3 +50,52 @@ class Objective:
 
     def _signed(self, value: float) -> float:
         return value if self.direction == "min" else -value
+
+
+OF_THE_MODEL = frozenset({"n_parameters", "memory_bytes", "latency_ms"})
+"""Metrics that say what a model is, not how well it forecasts: one complete fold tells them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """A bound on a metric. A config that breaks it is infeasible, not bad: it teaches a constraint, not a loss.
+
+    Attributes:
+        metric: Key of `Observation.metrics`.
+        bound: `max`: the metric must not exceed `limit`; `min`: it must not fall below.
+        limit: The bound itself, finite.
+    """
+
+    metric: str
+    bound: Literal["min", "max"]
+    limit: float
+
+    def __post_init__(self) -> None:
+        if self.bound not in ("min", "max") or not math.isfinite(self.limit):
+            raise ValueError(
+                f"constraint {self.metric}: expected min or max with a finite limit, found {self.bound} {self.limit}"
+            )
+
+    def excess(self, value: float) -> float:
+        """Return by how much of the limit a value breaks it; zero or less: it keeps to it."""
+        over = value - self.limit if self.bound == "max" else self.limit - value
+        return over / (abs(self.limit) or 1.0)
+
+    def excess_of(self, trial: Trial) -> float | None:
+        """Return the excess of the trial's estimate over its folds, or None where it says nothing of the metric."""
+        estimate = trial.estimate(self.metric)
+        return None if estimate is None or not math.isfinite(estimate.mean) else self.excess(estimate.mean)
+
+    def objection(self, value: float) -> str | None:
+        """Say what is wrong with a value, in one line; None where it keeps to the bound."""
+        if self.excess(value) <= 0:
+            return None
+        word = "at most" if self.bound == "max" else "at least"
+        return f"{self.metric}: expected {word} {self.limit:g}, found {value:g}"
+
+    def is_judged(self, trial: Trial, *, is_last: bool) -> bool:
+        """Say whether the bound may be held against a trial now.
+
+        What a model is (`OF_THE_MODEL`) is known after one complete fold; what it scores, when all folds are seen.
+        """
+        return is_last or (self.metric in OF_THE_MODEL and bool(trial.by_fold()))

@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 from .seeding import generator
-from .settings import Asha, FoldRacing, Hyperband, NoStopping, SpaceFile
+from .settings import Asha, Dominated, FoldRacing, Hyperband, NoStopping, Predicted, SpaceFile
 from .space import Space
 from .stopping.hyperband import bracket_order, bracket_starts
 from .trial import Rung
 from .validity import infeasible_reason
 
-Stopping = Asha | Hyperband | FoldRacing | NoStopping
+Stopping = Asha | Hyperband | FoldRacing | Predicted | Dominated | NoStopping
 CPU_FLOPS = 8e9
 """Floating-point operations a second of small float32 models on one core. It and the next three only scale times."""
 GPU_FLOPS = 100e12
@@ -71,7 +71,7 @@ class Plan:
     stopping: str
     smallest: ModelSize
     largest: ModelSize
-    seconds: float
+    seconds: Sequence[float]
     n_concurrent: int
     on_gpu: bool
     points: Sequence[Mapping[str, Any]]
@@ -81,7 +81,8 @@ def expected_visits(n_trials: int, ladder: Sequence[Rung], stopping: Stopping) -
     """Return how many trials reach each rung: what the rule aims at, or at most where it depends on the results.
 
     ASHA lets one in eta go on from each of its milestones, and so does each bracket of Hyperband. Fold racing drops
-    only who is shown to be worse, which no plan can know: all trials may reach every rung.
+    only who is shown to be worse, and dominance only who is dominated, which no plan can know: all trials may reach
+    every rung.
 
     Args:
         n_trials: Trials asked for.
@@ -104,6 +105,18 @@ def expected_visits(n_trials: int, ladder: Sequence[Rung], stopping: Stopping) -
     return [n_trials * sum(s * kept(start, rung) for s, start in zip(shares, starts, strict=True)) for rung in ladder]
 
 
+def describe_optimizer(spec: SpaceFile) -> str:
+    """Return who proposes, and what it may not propose yet."""
+    unlock = spec.search.unlock
+    if unlock is None:
+        return spec.search.optimizer
+    waiting = ", ".join(map(str, unlock.locked))
+    return (
+        f"{spec.search.optimizer}, {unlock.parameter} {waiting} only after {unlock.metric} above {unlock.above:g} and "
+        f"above {unlock.baseline} + {unlock.margin:g}"
+    )
+
+
 def describe_stopping(stopping: Stopping, ladder: Sequence[Rung]) -> str:
     """Return the stopping rule in a few words.
 
@@ -113,31 +126,42 @@ def describe_stopping(stopping: Stopping, ladder: Sequence[Rung]) -> str:
     n_folds = ladder[-1].fold + 1
     if isinstance(stopping, Asha):
         return f"asha, one in {stopping.eta} goes on"
+    if isinstance(stopping, Dominated):
+        return f"dominated, about one in {stopping.eta} goes on and all that nothing dominates (trials: at most)"
     if isinstance(stopping, Hyperband):
         starts = bracket_starts(n_folds, stopping.min_folds, stopping.eta)
         return f"hyperband, one in {stopping.eta} goes on, in brackets from fold {', '.join(map(str, starts))}"
     if isinstance(stopping, FoldRacing):
         last = n_folds - stopping.final_folds
-        return (
-            f"fold racing, alpha {stopping.alpha:g}, looks after {stopping.min_folds} to {last} folds (trials: at most)"
-        )
+        looks = f"looks after {stopping.min_folds} to {last} folds"
+        return f"fold racing, alpha {stopping.alpha:g}, margin {stopping.margin:g}, {looks} (trials and hours: at most)"
+    if isinstance(stopping, Predicted):
+        return f"predicted, goes on at a chance of {stopping.chance:g} to end best (trials and hours: at most)"
     return "none"
 
 
 def training_seconds(
-    visits: Sequence[float], rungs_per_fold: int, *, flops: float, n_steps: float, on_gpu: bool
-) -> float:
-    """Return the expected seconds of all trials one after another.
+    visits: Sequence[float],
+    ladder: Sequence[Rung],
+    n_train: Sequence[int],
+    *,
+    flops: float,
+    n_steps: float,
+    on_gpu: bool,
+) -> list[float]:
+    """Return the expected seconds of all trials at each rung, on one device after another.
 
     Args:
         visits: Trials expected at each rung.
-        rungs_per_fold: Rungs of a fold.
-        flops: Floating-point operations of training one fold.
-        n_steps: Optimiser steps of one fold.
+        ladder: The rungs.
+        n_train: Training bars of each fold.
+        flops: Floating-point operations of training on one bar, all epochs together.
+        n_steps: Optimiser steps for one bar, all epochs together.
         on_gpu: Whether trials run on a GPU.
     """
-    arithmetic_s = flops / (GPU_FLOPS if on_gpu else CPU_FLOPS)
-    return sum(visits) / rungs_per_fold * (arithmetic_s + n_steps * STEP_S + FOLD_S)
+    bar_s = flops / (GPU_FLOPS if on_gpu else CPU_FLOPS) + n_steps * STEP_S
+    rungs_per_fold = len(ladder) / (ladder[-1].fold + 1)
+    return [v / rungs_per_fold * (n_train[r.fold] * bar_s + FOLD_S) for v, r in zip(visits, ladder, strict=True)]
 
 
 class Outline(Protocol):
@@ -166,9 +190,7 @@ def gather(spec: SpaceFile, config_class: Any, market: Outline, ladder: Sequence
     sizes = sorted(_sizes(space, config_class, seed), key=lambda size: size.n_parameters)
     folds = fold_dates(market)
     typical = config_class.model_validate_json(json.dumps(sizes[len(sizes) // 2].config))
-    n_rows = sum(fold.n_train for fold in folds) / len(folds)
     on_gpu = spec.resources.gpus_per_trial > 0
-    n_samples = n_rows * typical.epochs
     times = market.known_time
     return Plan(
         family=spec.family,
@@ -180,15 +202,16 @@ def gather(spec: SpaceFile, config_class: Any, market: Outline, ladder: Sequence
         ladder=ladder,
         visits=visits,
         n_trials=spec.budget.trials,
-        optimizer=spec.search.optimizer,
+        optimizer=describe_optimizer(spec),
         stopping=describe_stopping(stopping, ladder),
         smallest=sizes[0],
         largest=sizes[-1],
         seconds=training_seconds(
             visits,
-            spec.fidelity.rungs_per_fold,
-            flops=3 * typical.forward_flops() * n_samples,
-            n_steps=n_samples / (typical.batch_size * typical.accum_steps),
+            ladder,
+            [fold.n_train // typical.training_stride for fold in folds],
+            flops=3 * typical.forward_flops() * typical.epochs,
+            n_steps=typical.epochs / (typical.batch_size * typical.accum_steps),
             on_gpu=on_gpu,
         ),
         n_concurrent=spec.resources.max_concurrent or 1,
@@ -247,9 +270,10 @@ def show(console: Console, plan: Plan) -> None:
     for name, size in (("smallest", plan.smallest), ("largest", plan.largest)):
         console.print(f"{name} model: {size.n_parameters:,} parameters, about {_bytes(size.memory_bytes)} in training")
     where = "GPU" if plan.on_gpu else "CPU"
-    wall = plan.seconds / max(plan.n_concurrent, 1)
+    total = sum(plan.seconds)
+    wall = total / max(plan.n_concurrent, 1)
     console.print(
-        f"about {_duration(plan.seconds)} of {where} time in training; {_duration(wall)} with "
+        f"about {_duration(total)} of {where} time in training; {_duration(wall)} with "
         f"{plan.n_concurrent} at once (an order of magnitude, from operation counts)"
     )
     console.print("three points of the space:")
@@ -298,13 +322,15 @@ def _ladder(plan: Plan) -> Table:
         "fold",
         "share of its epochs",
         "trials expected",
+        f"{'GPU' if plan.on_gpu else 'CPU'}-hours",
         title="ladder",
         title_justify="left",
         box=None,
         pad_edge=False,
     )
-    for rung, visits in zip(plan.ladder, plan.visits, strict=True):
-        table.add_row(str(rung.index), str(rung.fold), f"{rung.share:.0%}", f"{math.ceil(visits)}")
+    for rung, visits, seconds in zip(plan.ladder, plan.visits, plan.seconds, strict=True):
+        hours = f"{seconds / 3600:.2g}"
+        table.add_row(str(rung.index), str(rung.fold), f"{rung.share:.0%}", f"{math.ceil(visits)}", hours)
     return table
 
 

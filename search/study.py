@@ -71,8 +71,8 @@ class Study:
             header: More JSON for the header of the journal: `data_snapshot`, `family`, `folds` and `data` must be the
                 same for a resume, everything else is told only.
             infeasible: Says why a config cannot be trained, None where it can. Pure.
-            arguments: Those of `search.charter.Charter`: space, ladder, n_trials, objectives, optimizer, stopping,
-                seed, enqueue, population, max_infeasible, limits.
+            arguments: Those of `search.charter.Charter`: space, ladder, n_trials, objectives, constraints, optimizer,
+                stopping, seed, enqueue, prior, defaults, population, max_infeasible, limits, unlock.
 
         Raises:
             SpaceError: Optimizer, rule or an enqueued config is wrong.
@@ -125,7 +125,8 @@ class Study:
             JournalError: The journal is missing or damaged.
         """
         with Journal.read(Path(path)) as journal:
-            history = History(charter_from(journal.header["study"]).objectives, journal.header)
+            charter = charter_from(journal.header["study"])
+            history = History(charter.objectives, journal.header, charter.constraints)
             for event in journal.events():
                 history.apply(event)
         return history
@@ -196,15 +197,16 @@ class Study:
         self._listeners.append(listener)
 
     def next(self) -> Trial | None:
-        """Return a trial to run: those that an earlier session left unfinished, then new ones. None: nothing more.
+        """Return a trial to run: those that an earlier session left unfinished, then new ones.
 
-        Proposals that are infeasible are journaled and passed over; at `max_infeasible` the study stops.
+        None: nothing more; or nothing yet, while a synchronous search waits for the end of a generation. Proposals that
+        are infeasible are journaled and passed over; at `max_infeasible` the study stops.
         """
         while self._unfinished:
             trial = self.trials[self._unfinished.popleft()]
             if not trial.state.is_finished:
                 return trial
-        while not self.is_exhausted:
+        while not self.is_exhausted and not self._mind.is_between_generations:
             if self.history.n_refused >= self.charter.max_infeasible:
                 last = self.history.last_refusal
                 self.stop(f"{self.history.n_refused} proposals were infeasible; the last: {last}")

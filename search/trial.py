@@ -26,7 +26,7 @@ class TrialState(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     """It did not fit: a constraint, not a bad loss."""
     INFEASIBLE = "infeasible"
-    """Its config breaks a rule of the family; it was never trained."""
+    """Its config breaks a rule of the family and was never trained, or its model breaks a constraint of the search."""
     LOST = "lost"
     """Its worker died more often than allowed."""
 
@@ -84,6 +84,7 @@ class Observation:
         blocks: Means of the reference loss `val_loss` over equal stretches of the scored timestamps, in time order.
             All trials are scored on the same timestamps (SEARCH-14), so blocks of two trials are pairs. Empty where
             the trial does not say.
+        reused_from: Run and trial whose result of this fold was taken over; empty where the fold was trained.
     """
 
     rung: int
@@ -93,6 +94,7 @@ class Observation:
     n_scored: int
     seconds: float
     blocks: tuple[float, ...] = ()
+    reused_from: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +123,8 @@ class Trial:
         reason: Why it ended, where it did not complete.
         note: What the optimizer wants back on replay; JSON values.
         attempts: How often it was started.
+        inherit: Empty, or whose weights its folds begin with: `trial_id` and `folds`, pairs (fold, fold of that trial).
+        excesses: Metric -> by how much of its limit the trial breaks a constraint, zero or less where it keeps to it.
     """
 
     number: int
@@ -135,9 +139,17 @@ class Trial:
     reason: str = ""
     note: Mapping[str, Any] = field(default_factory=dict)
     attempts: int = 0
+    inherit: Mapping[str, Any] = field(default_factory=dict)
+    excesses: Mapping[str, float] = field(default_factory=dict)
 
     def observed(self, observation: Observation) -> Trial:
         return replace(self, observations=(*self.observations, observation))
+
+    @property
+    def excess(self) -> float | None:
+        """All that is broken of its constraints together, else how near the nearest limit is, as a negative number."""
+        broken = [excess for excess in self.excesses.values() if excess > 0]
+        return sum(broken) if broken else max(self.excesses.values(), default=None)
 
     @property
     def n_folds(self) -> int:

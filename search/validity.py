@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from search.objective import Constraint
 from search.parameters import Fixed, Float, Int, Kind, shown
 from search.seeding import generator
 from search.space import Problem, Space, nearest
@@ -16,6 +17,10 @@ from search.space_file import Document
 
 N_PROBES = 200
 """Configs drawn to see whether the family's rules leave anything of the space (A23)."""
+
+
+KNOWN_BEFORE = ("n_parameters", "memory_bytes")
+"""Metrics that a family's config computes without training, by methods of these names."""
 
 
 def check_space(
@@ -27,6 +32,8 @@ def check_space(
     optimizer: str = "tpe",
     trials: int | None = None,
     allow_partial: bool = False,
+    machine: Mapping[str, Any] | None = None,
+    constraints: Sequence[Constraint] = (),
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return (problems, warnings), one line each with its place in the file. With problems no trial may start.
 
@@ -38,14 +45,16 @@ def check_space(
         optimizer: Name of the optimizer; `grid` needs a finite space within the budget.
         trials: Number of trials asked for.
         allow_partial: A grid may be larger than the budget.
+        machine: What trials run on, see `infeasible_reason`.
+        constraints: What trials must keep to; those that are known before training count here.
     """
     problems = [*_field_problems(space, config_class)]
     warnings = [*_constant_warnings(space)]
     unknown_or_refused = bool(problems)
-    problems += _enqueue_problems(space, config_class, enqueue, skip_rules=unknown_or_refused)
+    problems += _enqueue_problems(space, config_class, enqueue, machine, skip_rules=unknown_or_refused)
     problems += _grid_problems(space, optimizer, trials, allow_partial)
     if not unknown_or_refused:
-        found, warned = _probe(space, config_class)
+        found, warned = _probe(space, config_class, machine, constraints)
         problems += found
         warnings += warned
     if not space.free and trials is not None and trials > 1:
@@ -54,10 +63,36 @@ def check_space(
     return document.lines(problems), document.lines(warnings)
 
 
-def infeasible_reason(config: Mapping[str, Any], config_class: type[BaseModel]) -> str | None:
-    """Say in one line which rule of the family a config breaks, or None. Fields not given take the class's defaults."""
+def infeasible_reason(
+    config: Mapping[str, Any],
+    config_class: type[BaseModel],
+    machine: Mapping[str, Any] | None = None,
+    constraints: Sequence[Constraint] = (),
+) -> str | None:
+    """Say in one line what keeps a config from being trained, or None: a rule of the family, or a bound on its size.
+
+    Fields that are not given take the class's defaults. Number of parameters and memory follow from formulas of the
+    config (`n_parameters()`, `memory_bytes()`), so that a config which breaks a bound on them never starts. With
+    `machine`, the arguments of the config's `cannot_run`, a config that could not begin there is infeasible too.
+    """
     errors = _errors(config, config_class)
-    return "; ".join(f"{place}: {text}" if place else text for place, text in errors) or None
+    if errors:
+        return "; ".join(f"{place}: {text}" if place else text for place, text in errors)
+    bounds = [c for c in constraints if c.metric in KNOWN_BEFORE]
+    if not bounds and machine is None:
+        return None
+    whole = _parsed(config, config_class)
+    found = [bound.objection(float(getattr(whole, bound.metric)())) for bound in bounds]
+    found += [whole.cannot_run(**machine)] if machine is not None else []
+    return "; ".join(text for text in found if text is not None) or None
+
+
+def resolved(config: Mapping[str, Any], config_class: type[BaseModel]) -> dict[str, Any] | None:
+    """Return all fields of a config as JSON values, defaults included; None where the class refuses it."""
+    try:
+        return config_class.model_validate_json(json.dumps(dict(config))).model_dump(mode="json")
+    except ValidationError:
+        return None
 
 
 def _field_problems(space: Space, config_class: type[BaseModel]) -> Iterator[Problem]:
@@ -99,7 +134,12 @@ def _refused(path: tuple[str | int, ...], name: str, value: Any, config_class: t
 
 
 def _enqueue_problems(
-    space: Space, config_class: type[BaseModel], enqueue: Sequence[Mapping[str, Any]], *, skip_rules: bool
+    space: Space,
+    config_class: type[BaseModel],
+    enqueue: Sequence[Mapping[str, Any]],
+    machine: Mapping[str, Any] | None,
+    *,
+    skip_rules: bool,
 ) -> Iterator[Problem]:
     for position, partial in enumerate(enqueue):
         place = ("search", "enqueue", position)
@@ -107,7 +147,7 @@ def _enqueue_problems(
         for name, text in objections:
             yield Problem((*place, name), f"point {position + 1} lies outside the space: {text}")
         if not objections and not skip_rules:
-            reason = infeasible_reason(space.complete(partial), config_class)
+            reason = infeasible_reason(space.complete(partial), config_class, machine)
             if reason is not None:
                 yield Problem(
                     place, f"expected a point that the family can train, found point {position + 1}: {reason}"
@@ -143,10 +183,15 @@ def _constant_warnings(space: Space) -> Iterator[Problem]:
                 yield Problem((*path, "step"), text)
 
 
-def _probe(space: Space, config_class: type[BaseModel]) -> tuple[list[Problem], list[Problem]]:
+def _probe(
+    space: Space,
+    config_class: type[BaseModel],
+    machine: Mapping[str, Any] | None,
+    constraints: Sequence[Constraint],
+) -> tuple[list[Problem], list[Problem]]:
     """Draw configs and ask the family's rules about them."""
     rng = generator(0, "validity")
-    reasons = Counter(infeasible_reason(space.sample(rng), config_class) for _ in range(N_PROBES))
+    reasons = Counter(infeasible_reason(space.sample(rng), config_class, machine, constraints) for _ in range(N_PROBES))
     n_feasible = reasons.pop(None, 0)
     if not reasons:
         return [], []
@@ -160,10 +205,15 @@ def _probe(space: Space, config_class: type[BaseModel]) -> tuple[list[Problem], 
     return [], []
 
 
+def _parsed(config: Mapping[str, Any], config_class: type[BaseModel]) -> Any:
+    """Return the config's model. Through JSON text, so that lists may stand for tuples under strict rules."""
+    return config_class.model_validate_json(json.dumps(dict(config)))
+
+
 def _errors(config: Mapping[str, Any], config_class: type[BaseModel]) -> list[tuple[str, str]]:
-    """Return (field, message) pairs. Through JSON text, so that lists may stand for tuples under strict rules."""
+    """Return (field, message) pairs."""
     try:
-        config_class.model_validate_json(json.dumps(dict(config)))
+        _parsed(config, config_class)
     except ValidationError as error:
         return [
             (".".join(map(str, item["loc"])), item["msg"].removeprefix("Value error, "))

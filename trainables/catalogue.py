@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from importlib import import_module
 from typing import Any
 
 CONFIGS = {
     "condor": "trainables.condor.config:CondorConfig",
+    "grok": "trainables.grok.config:GrokConfig",
     "mlp": "trainables.mlp.config:MlpConfig",
+    "scalper": "trainables.scalper.config:ScalperConfig",
 }
 FAMILIES = {
     "condor": "trainables.condor.trainable:FAMILY",
+    "grok": "trainables.grok.trainable:FAMILY",
     "mlp": "trainables.mlp.trainable:FAMILY",
+    "scalper": "trainables.scalper.trainable:FAMILY",
 }
 
 
@@ -32,6 +37,15 @@ def family(name: str) -> Any:
         ValueError: Unknown family; the message offers the nearest name.
     """
     return _resolve(FAMILIES, name)
+
+
+def source_file(family: str) -> str:
+    """Return the file of a family's config class, which lies beside its other files; imports no torch.
+
+    Raises:
+        ValueError: Unknown family; the message offers the nearest name.
+    """
+    return str(sys.modules[config_class(family).__module__].__file__)
 
 
 def _resolve(table: dict[str, str], name: str) -> Any:

@@ -2,6 +2,7 @@
 
 DataError(ValueError)          the market, its labels or its folds cannot be used      -> exit 3
   DataChanged                  they are no longer those that the search began with     -> exit 4
+LeakError(ValueError)          weights would carry knowledge of later rows into a fold
 TrialDiverged(RuntimeError)    training left the finite numbers (`trainables.protocol`)
 """
 
@@ -14,6 +15,10 @@ class DataError(ValueError):
     Args:
         message: The whole line, beginning with the file or the setting.
     """
+
+
+class LeakError(ValueError):
+    """Weights of a fold are asked for in one that is scored on rows which they have seen (decision 5)."""
 
 
 class DataChanged(DataError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 
@@ -37,8 +38,13 @@ class Assignment:
             possible for all of them, so that every trial of a search has the same scored timestamps.
         ladder: (fold, share of the fold's epochs) of each rung, in the order in which they are visited.
         seed: Seed of the trial.
-        run_dir: Run folder; `evidence/`, `checkpoints/` and `store/` lie below it.
-        options: How to run, not what: `engine` (`deepspeed` or `plain`), `device`, `threads`.
+        run_dir: Run folder; `evidence/`, `checkpoints/`, `weights/` and `store/` lie below it.
+        options: How to run, not what: `engine` (`deepspeed` or `plain`), `device`, `threads`, `reuse_dir`.
+        n_workers: Processes that train the trial together; each has micro-batches of its own, so the effective batch
+            grows with them (TRAIN-4).
+        fidelity: Share of width, depth and data that is trained (`trainables.fidelity.Fidelity`); empty: all of it.
+        inherit: Empty, or whose weights each fold begins with: `trial_id` and `folds`, pairs (fold, fold of that
+            trial). A pair that would carry knowledge back in time is refused (decision 5).
     """
 
     trial_id: str
@@ -51,6 +57,9 @@ class Assignment:
     seed: int
     run_dir: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    n_workers: int = 1
+    fidelity: Mapping[str, Any] = field(default_factory=dict)
+    inherit: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +77,7 @@ class RungReport:
         seconds: Wall seconds spent on this rung.
         blocks: Means of the reference loss over equal stretches of the scored timestamps, in time order: what a study
             pairs trials by, without reading evidence. Empty where they are not known.
+        reused_from: Run and trial that trained this fold before, such as `mlp-1/t0003`; empty where it was trained now.
     """
 
     rung: int
@@ -77,6 +87,25 @@ class RungReport:
     n_scored: int
     seconds: float
     blocks: tuple[float, ...] = ()
+    reused_from: str = ""
+
+
+def heartbeat_file(run_dir: str, trial_id: str) -> Path:
+    """Return the file whose content changes while a trial makes progress."""
+    return Path(run_dir) / "checkpoints" / trial_id / "heartbeat.json"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error means that something did not fit into memory.
+
+    Torch's class is known by its name: the caller may not have torch, and drivers and allocators raise plain errors.
+    """
+    named = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
+    text = str(error).lower()
+    return named or isinstance(error, MemoryError) or any(words in text for words in _OUT_OF_MEMORY_WORDS)
+
+
+_OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory")
 
 
 class RunTrial(Protocol):

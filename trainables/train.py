@@ -10,6 +10,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from trainables import catalogue
 from trainables.config import StrictModel
 from trainables.data.config import DataConfig, FoldsConfig
 from trainables.errors import DataError
-from trainables.protocol import Assignment, RungReport, TrialDiverged
+from trainables.protocol import Assignment, RungReport, TrialDiverged, is_out_of_memory
 
 TRIAL_ID = "final"
 """Names the files of the trained configuration below the output folder."""
@@ -46,6 +47,17 @@ SWITCHES = {
 """Switch -> field of the config and what it is set to (CONDOR-23)."""
 
 
+class Ancestor(StrictModel):
+    """A trial that a configuration has its first weights from, or that such a trial has them from."""
+
+    config: dict[str, Any]
+    """Fields of the family's config."""
+    seed: int = Field(ge=0)
+    """Seed of its training."""
+    inherit: tuple[tuple[int, int], ...] = ()
+    """Pairs (fold, fold of the ancestor before whose weights it begins with)."""
+
+
 class TrainFile(StrictModel):
     """What `best_config.yaml` holds: one configuration and all that it was trained on."""
 
@@ -63,6 +75,10 @@ class TrainFile(StrictModel):
     """Values that the search allowed, so that the same timestamps are scored; empty: those of this configuration."""
     n_folds: int | None = Field(default=None, ge=1)
     """Train this many folds, the first ones; none: all."""
+    lineage: tuple[Ancestor, ...] = ()
+    """Population-based training: whose weights came before, oldest first; they are trained first."""
+    inherit: tuple[tuple[int, int], ...] = ()
+    """Pairs (fold, fold of the last of the lineage whose weights it begins with)."""
 
 
 class InputError(ValueError):
@@ -79,6 +95,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (InputError, DataError, ImportError, OSError, ValueError, TrialDiverged) as error:
         problems.print(f"{_one_line(error)}", style="red", markup=False, highlight=False)
         return _exit_code(error)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        text = f"out of memory, with half the micro-batch too: {reason}; lower --batch-size"
+        problems.print(text, style="red", markup=False, highlight=False)
+        return 1
     console.print(_summary(reports, wanted.family))
     print(given.out)
     return 0
@@ -113,21 +136,31 @@ def read_request(given: argparse.Namespace) -> TrainFile:
 
 
 def train(wanted: TrainFile, given: argparse.Namespace, console: Console) -> list[RungReport]:
-    """Train over the folds, one line of progress per fold, and return the reports of all, resumed ones included."""
+    """Train over the folds with a display of progress; return the reports of complete folds, resumed ones included."""
     from trainables.training.artifact import load_training_metrics
+    from trainables.training.display import TrainingDisplay
     from trainables.training.walk import run_trial
 
-    for report in run_trial(assignment(wanted, given)):
-        console.print(f"fold {report.fold}: val_loss {report.metrics['val_loss']:.5f}, {report.seconds:.1f} s")
+    final = assignment(wanted, given)
+    for ancestor in ancestors(wanted, final):
+        console.print(f"{ancestor.trial_id}: trained for its weights")
+        for _ in run_trial(ancestor):
+            pass
+    last_fold = max(fold for fold, _ in final.ladder)
+    lookback = catalogue.config_class(final.family).model_validate_json(json.dumps(final.config)).lookback
+    with TrainingDisplay(console, last_fold=last_fold, lookback=lookback) as display:
+        for report in run_trial(final, display.stepped):
+            display.reported(report)
     return load_training_metrics(given.out / "checkpoints" / TRIAL_ID)
 
 
 def assignment(wanted: TrainFile, given: argparse.Namespace) -> Assignment:
-    """Return what the walk is given: every fold, one rung each."""
+    """Return what the walk is given: every fold, with one rung, or one after every epoch."""
     from trainables.data.loader import outline
 
     n_planned = len(outline(wanted.data, wanted.folds).plan.windows)
     n_folds = min(n_planned, given.n_folds or wanted.n_folds or n_planned)
+    n_rungs = wanted.config["epochs"] if given.by_epoch else 1
     options = {name: getattr(given, name) for name in ("engine", "device", "threads") if getattr(given, name)}
     return Assignment(
         trial_id=TRIAL_ID,
@@ -136,11 +169,31 @@ def assignment(wanted: TrainFile, given: argparse.Namespace) -> Assignment:
         data=wanted.data.model_dump(mode="json"),
         folds=wanted.folds.model_dump(mode="json"),
         reach=wanted.reach,
-        ladder=tuple((fold, 1.0) for fold in range(n_folds)),
+        ladder=tuple((fold, (k + 1) / n_rungs) for fold in range(n_folds) for k in range(n_rungs)),
         seed=wanted.seed,
         run_dir=str(given.out),
-        options={**options, "deterministic": given.deterministic},
+        options={**options, "deterministic": given.deterministic, "curves": True},
+        inherit=_inherit(len(wanted.lineage) - 1, wanted.inherit),
     )
+
+
+def ancestors(wanted: TrainFile, final: Assignment) -> list[Assignment]:
+    """Return what the walk is given for each ancestor, oldest first: all folds, with their weights kept."""
+    return [
+        replace(
+            final,
+            trial_id=f"{TRIAL_ID}-{generation}",
+            config=ancestor.config,
+            seed=ancestor.seed,
+            inherit=_inherit(generation - 1, ancestor.inherit),
+            options={**final.options, "keep_fold_weights": True},
+        )
+        for generation, ancestor in enumerate(wanted.lineage)
+    ]
+
+
+def _inherit(generation: int, pairs: Sequence[tuple[int, int]]) -> dict[str, Any]:
+    return {"trial_id": f"{TRIAL_ID}-{generation}", "folds": [list(pair) for pair in pairs]} if pairs else {}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -158,6 +211,7 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(flag, action="store_true", help=f"set {field} to {json.dumps(value)}")
     parser.add_argument("--seed", type=int, help="seed of the training")
     parser.add_argument("--n-folds", type=int, help="train the first so many folds only")
+    parser.add_argument("--by-epoch", action="store_true", help="score the validation rows after every epoch")
     parser.add_argument("--engine", choices=("auto", "deepspeed", "plain"), help="default: deepspeed where installed")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="default: cuda where there is one")
     parser.add_argument("--threads", type=int, help="CPU threads of PyTorch")

@@ -41,15 +41,17 @@ def headline(honesty: Honesty) -> str | None:
     return f"No single winner: a naive forecast is beaten in {what}, but {_set(honesty)}."
 
 
-def sentences(honesty: Honesty) -> list[str]:
-    """Return what carries the headline, most important first."""
+def parts(honesty: Honesty) -> list[tuple[str, list[str]]]:
+    """Return what carries the headline as (subject, sentences), most important first."""
     if honesty.finding == "nothing":
         return []
-    found = [_naive(t, honesty) for t in honesty.naive]
-    if honesty.confidence is not None:
-        found.append(_confidence(honesty))
-    found += [*_nested(honesty), *_luck(honesty), *_persistence(honesty)]
-    return found
+    found = [
+        ("Against naive forecasts", [_naive(t, honesty) for t in honesty.naive]),
+        ("Among the trials", [_confidence(honesty)] if honesty.confidence is not None else []),
+        ("Does it last", [*_nested(honesty), *_persistence(honesty)]),
+        ("How much is luck", _luck(honesty)),
+    ]
+    return [(subject, said) for subject, said in found if said]
 
 
 def warnings(honesty: Honesty, left_out: LeftOut) -> list[str]:
@@ -84,7 +86,7 @@ def _nobody(honesty: Honesty) -> str:
 def _set(honesty: Honesty) -> str:
     n, size = honesty.n_compared, len(honesty.members)
     if size == n:
-        return f"none of {n} trials can be told apart at {LEVEL:.0%}"
+        return f"the {n} trials cannot be told apart at {LEVEL:.0%}"
     if size == 1:
         return f"the lowest loss, that of {honesty.best}, is not that of a trial that beats it"
     return f"{size} of {n} trials cannot be told apart at {LEVEL:.0%}"
@@ -136,7 +138,10 @@ def _nested(honesty: Honesty) -> list[str]:
 def _luck(honesty: Honesty) -> list[str]:
     found = []
     if honesty.deflated_z is not None:
-        z, luckiest = honesty.deflated_z, f"that of the luckiest of {honesty.n_effective:.0f} equal trials"
+        z, luckiest = (
+            round(honesty.deflated_z, 1) + 0.0,
+            f"that of the luckiest of {honesty.n_effective:.0f} equal trials",
+        )
         how = f"{z:.1f} standard errors better than {luckiest}" if z > 0 else f"no better than {luckiest}"
         found.append(f"The lowest loss is {how} would be (z = {z:+.1f}; {honesty.n_started} were started).")
     if honesty.deflated_sharpe is not None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from analysis.reports import final, leaderboard, verdict
+from analysis.reports import amounts, final, leaderboard, verdict
 from analysis.reports.leaderboard import SHOWN, Leaderboard
 from analysis.reports.verdict import Verdict
 from analysis.run_folder import RunFolder
@@ -31,6 +32,23 @@ def show(board: Leaderboard, run_dir: Path, said: Verdict | None = None, console
     out.print("       make ui")
     if board.ranked:
         out.print(f"       python -m trainables.train --config {run_dir}/best_config.yaml")
+
+
+def show_pareto(front: Mapping[str, Any], run_dir: Path, console: Console | None = None) -> None:
+    """Print the Pareto set of a search over several objectives, as `pareto.json` has it."""
+    out = console or Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    if not front["trials"]:
+        out.print("Pareto set: empty, no trial is complete and within all constraints")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("Pareto set")
+    for objective in front["objectives"]:
+        table.add_column(f"{objective['metric']} ({objective['direction']})", justify="right")
+    for row in front["trials"][:MOST_ROWS]:
+        table.add_row(row["trial_id"], *(f"{row['values'][o['metric']]:.5g}" for o in front["objectives"]))
+    out.print(table)
+    more = len(front["trials"]) - MOST_ROWS
+    out.print(f"{f'and {more} more: ' if more > 0 else ''}{run_dir}/pareto.json")
 
 
 def show_final(
@@ -62,6 +80,6 @@ def _table(board: Leaderboard) -> Table:
     table.add_column("from")
     for entry in board.ranked[:MOST_ROWS]:
         rank = f"{entry.rank}{'=' if entry.is_tied else ''}"
-        cells = [verdict.amount(entry, metric) for metric in metrics]
+        cells = [amounts.amount(entry, metric) for metric in metrics]
         table.add_row(rank, entry.trial_id, *cells, entry.origin, style="bold" if entry.rank == 1 else None)
     return table

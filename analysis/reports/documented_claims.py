@@ -45,7 +45,7 @@ class Claim:
 def _unquiet(words: str, **ablated: bool) -> Claim:
     return Claim(
         name="HYP-1",
-        words=f"{words} makes CRPS in unquiet times 20 % lower",
+        words=f"{words} CRPS in unquiet times 20 % lower",
         base=dict.fromkeys(ablated, True),
         ablated=ablated,
         measure="crps",
@@ -64,9 +64,9 @@ def _module(
 
 
 CLAIMS: tuple[Claim, ...] = (
-    _unquiet("instance normalisation", use_in=False),
-    _unquiet("the cyclic embedding", use_pe=False),
-    _unquiet("both together", use_in=False, use_pe=False),
+    _unquiet("instance normalisation makes", use_in=False),
+    _unquiet("the cyclic embedding makes", use_pe=False),
+    _unquiet("both together make", use_in=False, use_pe=False),
     *(
         Claim(
             name="HYP-2",

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from analysis.measures.ic import IcEstimate
-from analysis.measures.long_run import MeanEstimate
+from analysis.reports.amounts import with_error
 from analysis.run_folder import Plan
 from analysis.vault import FinalScore, Opening
 
@@ -27,7 +26,9 @@ def sentences(plan: Plan, ledger: Sequence[Opening], scores: Sequence[FinalScore
         f"The vault (final test period {period}) was opened {times} on {last.time_utc[:10]} by {last.who}, for "
         f"{_named(last)}, after {last.n_trials} trials."
     )
-    return [opened, *(_said(score) for score in scores)]
+    more = len(scores) - 1
+    others = [f"What it said of the other {more} is in the table of the final test."] if more > 1 else []
+    return [opened, *(_said(score) for score in (scores[:1] if others else scores)), *others]
 
 
 def warnings(ledger: Sequence[Opening], n_tried: int) -> list[str]:
@@ -58,10 +59,10 @@ def cells(score: FinalScore) -> tuple[str, ...]:
     return (
         score.trial_id,
         _number(promised.get("val_loss")),
-        _mean(score.loss) if score.loss else _number(score.vault.get("val_loss")),
-        _number(promised.get("ic")),
-        _correlation(score.ic) if score.ic else _number(score.vault.get("ic")),
-        f"{_mean(score.saving)} {score.measure}" if score.saving else "–",
+        with_error(score.loss.mean, score.loss.error) if score.loss else _number(score.vault.get("val_loss")),
+        _number(promised.get("ic"), "+.3f"),
+        with_error(score.ic.value, score.ic.error, "+") if score.ic else _number(score.vault.get("ic"), "+.3f"),
+        f"{with_error(score.saving.mean, score.saving.error, '+')} of {score.measure}" if score.saving else "–",
     )
 
 
@@ -73,7 +74,8 @@ def _said(score: FinalScore) -> str:
         if score.loss.error:
             side = "higher" if gap > 0 else "lower"
             is_clear = abs(gap) > CLEAR * score.loss.error
-            text += f" ({side} by {abs(gap) / score.loss.error:.1f} standard errors{'' if is_clear else ': as it was'})"
+            doubt = "" if is_clear else ", which is no clear difference"
+            text += f" ({side} by {abs(gap) / score.loss.error:.1f} standard errors{doubt})"
     if score.saving is None:
         return text + "; there is nothing naive to compare it with."
     t = score.saving.mean / score.saving.error if score.saving.error else None
@@ -91,13 +93,5 @@ def _named(opening: Opening) -> str:
     return f"the {opening.choice.replace('_', ' ')} ({shown})" if "t0" not in opening.choice else shown
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}"
-
-
-def _mean(estimate: MeanEstimate) -> str:
-    return f"{estimate.mean:.4g}" + (f" ± {estimate.error:.2g}" if estimate.error is not None else "")
-
-
-def _correlation(estimate: IcEstimate) -> str:
-    return f"{estimate.value:+.3f}" + (f" ± {estimate.error:.3f}" if estimate.error is not None else "")
+def _number(value: float | None, form: str = ".4g") -> str:
+    return "–" if value is None else f"{value:{form}}"

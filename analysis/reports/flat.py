@@ -23,7 +23,9 @@ MEASURES: Mapping[str, str] = {
 }
 """Metrics that smaller means flatter, and what they are, for a reader."""
 ALONE = 0.5
-"""Share of trials above the mean of the winner's neighbours below which these are like anybody else."""
+"""Share of trials above the mean of the winner's neighbours up to which these are like anybody else."""
+MOST_NEAR = 2
+"""The other trials are at least so many times the neighbours, or near is not nearer than usual and nothing is said."""
 
 
 def foresights(run: RunFolder, board: Leaderboard) -> dict[str, Foresight]:
@@ -58,12 +60,12 @@ def _worth(board: Leaderboard) -> list[str]:
 
 
 def _place(board: Leaderboard, near: Plateau | None) -> list[str]:
-    if near is None or board.leader is None:
+    if near is None or board.leader is None or MOST_NEAR * len(near.neighbours) > len(board.ranked) - 1:
         return []
     names = ", ".join(board.ranked[k].trial_id for k in near.neighbours)
     error = "" if near.error is None else f" ± {near.error:.2g}"
     rise = f"{abs(near.rise):.2g}{error} {'above' if near.rise >= 0 else 'below'} it"
     text = f"The nearest settings of {board.leader.trial_id} ({names}) have a loss {rise}"
-    if near.share < ALONE:
+    if near.share <= ALONE:
         return [f"{text}, no better than most: it stands alone among its neighbours, which luck explains well."]
     return [f"{text}, better than {near.share:.0%} of the others: it stands on a plateau."]

@@ -18,7 +18,7 @@ from analysis.atomic import write_text
 from analysis.measures import ranking
 from analysis.measures.folds import FoldMean, over_folds
 from analysis.measures.foresight import N_RESAMPLES, Foresight, foresight
-from analysis.run_folder import RunFolder
+from analysis.run_folder import RunFolder, inherited_trials
 
 COMPLETE = "complete"
 """The one state that ranks: every fold was scored, so the numbers are over the same rows for all."""
@@ -70,7 +70,7 @@ class Leaderboard:
     """Ranked trials in order, then the rest.
 
     Attributes:
-        ranked: Complete trials with a loss, best first; ties in order of number.
+        ranked: Complete trials with a loss, best first; ties in order of loss, then of number.
         unranked: All others, those with most folds first.
         order: Name of the order, a key of `ranking.ORDERS`.
         criteria: Its criteria that the run has values for; the others could not decide anything. In the merged order
@@ -134,7 +134,7 @@ def build(run: RunFolder, *, order: str | None = None) -> Leaderboard:
         replace(e, rank=int(p), is_tied=int((places == p).sum()) > 1, is_indistinct=bool(i), is_pareto=bool(f))
         for e, p, i, f in zip(ranks, places, indistinct, fronts, strict=True)
     ]
-    ordered = sorted(marked, key=lambda e: (e.rank, e.number))
+    ordered = sorted(marked, key=lambda e: (e.rank, e.values["val_loss"], e.number))
     is_ranked = {e.trial_id for e in ranks}
     unranked = sorted((e for e in entries if e.trial_id not in is_ranked), key=lambda e: (-e.n_folds, e.number))
     return Leaderboard(
@@ -168,8 +168,8 @@ def fold_matrix(run: RunFolder, trial_ids: Sequence[str], metric: str) -> NDArra
 
 
 def n_started(run: RunFolder) -> int:
-    """Return the number of trials that were started: each was a chance to be lucky."""
-    return len(run.trials.filter(pl.col("state") != "infeasible"))
+    """Return the number of trials that were started, here or before on these folds: each was a chance to be lucky."""
+    return len(run.trials.filter(pl.col("state") != "infeasible")) + inherited_trials(run.plan)
 
 
 def write_csv(run: RunFolder, board: Leaderboard) -> None:

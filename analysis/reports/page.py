@@ -23,6 +23,7 @@ from analysis.measures.gates import ADVICE
 from analysis.measures.ic import IcEstimate
 from analysis.measures.importance import Axis, Importance
 from analysis.reports import (
+    amounts,
     diagnosis,
     final,
     flat,
@@ -39,7 +40,7 @@ from analysis.reports.honesty import Honesty
 from analysis.reports.leaderboard import SHOWN, Leaderboard
 from analysis.reports.parameters import at_an_edge, axes_of, numeric_places
 from analysis.reports.verdict import Verdict
-from analysis.run_folder import EvidenceCheck, RunFolder
+from analysis.run_folder import EvidenceCheck, RunFolder, inherited_trials
 
 MOST_PARAMETERS = 6
 """Columns of parameters on the leaderboard, the most important ones."""
@@ -70,7 +71,9 @@ def _page(run: RunFolder, board: Leaderboard) -> tuple[str, Verdict]:
     check = run.check_evidence()
     evidence, left_out = common.gather(run)
     judged = honesty.assess(
-        evidence, n_started=len(run.trials), parameters=numeric_places(run, evidence.trial_ids) if evidence else {}
+        evidence,
+        n_started=len(run.trials) + inherited_trials(run.plan),
+        parameters=numeric_places(run, evidence.trial_ids) if evidence else {},
     )
     leader = _leader_evidence(run, board, check)
     skills, ics = _leader_skill(leader)
@@ -84,8 +87,8 @@ def _page(run: RunFolder, board: Leaderboard) -> tuple[str, Verdict]:
     edges = at_an_edge(axes, board.ranked)
     by_regime = regimes.by_regime(evidence, leader)
     words = flat.sentences(board, flat.around(axes, board.ranked))
-    words += regimes.sentences(by_regime, len(evidence.trial_ids) if evidence else 0)
-    said = verdict.write(run.plan, board, check, skills, ics, judged, left_out, edges, words, ledger, scores)
+    order = regimes.sentences(by_regime, len(evidence.trial_ids) if evidence else 0)
+    said = verdict.write(run.plan, board, check, skills, ics, judged, left_out, edges, words, order, ledger, scores)
     text = _template().render(
         title=run.path.resolve().name,
         plan=run.plan,
@@ -97,7 +100,7 @@ def _page(run: RunFolder, board: Leaderboard) -> tuple[str, Verdict]:
         metrics=shown,
         words=verdict.METRIC_WORDS,
         states=verdict.STATE_WORDS,
-        amount=verdict.amount,
+        amount=amounts.amount,
         digits={m: _digits(board, m) for m in shown},
         most_rows=MOST_ROWS,
         varying=varying[:MOST_PARAMETERS],
@@ -184,7 +187,7 @@ def _leader_skill(leader: pl.DataFrame | None) -> tuple[list[skill.Skill] | None
 def _digits(board: Leaderboard, metric: str) -> int:
     """Return the decimals of a column of the leaderboard: those of its median error, so that numbers line up."""
     errors = [e.errors[metric] for e in board.ranked if metric in e.errors]
-    return verdict.decimals(median(errors)) if errors else 4
+    return amounts.decimals(median(errors)) if errors else 4
 
 
 def _varying(board: Leaderboard, parameters: tuple[str, ...]) -> list[str]:

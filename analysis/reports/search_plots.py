@@ -63,14 +63,14 @@ def importance(found: Mapping[str, Importance]) -> go.Figure | None:
         hovertemplate="%{y}: %{x:.1%}, noise below %{customdata[0]:.1%}, active in %{customdata[1]:.0%}<extra></extra>",
     )
     figure.add_scatter(
-        x=[v.noise for _, v in shown],
+        x=[min(v.noise, 1.0) for _, v in shown],
         y=[name for name, _ in shown],
         mode="markers",
         marker={"symbol": "line-ns-open", "size": 16, "color": FRONT, "line": {"width": 2}},
         name="reached by 5 % of parameters without effect",
         hoverinfo="skip",
     )
-    figure.update_xaxes(tickformat=".0%")
+    figure.update_xaxes(tickformat=".0%", range=[0, 1.02])
     figure.update_yaxes(autorange="reversed", showgrid=False)
     return figure
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from analysis.evidence import LeftOut
 from analysis.measures.ic import IcEstimate
 from analysis.reports import claims, final
+from analysis.reports.amounts import amount
 from analysis.reports.honesty import Honesty
-from analysis.reports.leaderboard import Entry, Leaderboard
+from analysis.reports.leaderboard import Leaderboard
 from analysis.reports.skill import Skill, two_sided_p
-from analysis.run_folder import EvidenceCheck, Plan
+from analysis.run_folder import EvidenceCheck, Plan, inherited_trials
 from analysis.vault import FinalScore, Opening
 
 LEVEL = 0.05
@@ -38,11 +39,15 @@ METRIC_WORDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """A headline, sentences that carry it, and warnings, most important first."""
+    """A headline, what carries it as (subject, sentences), and warnings, most important first."""
 
     headline: str
-    sentences: Sequence[str]
+    parts: Sequence[tuple[str, Sequence[str]]]
     warnings: Sequence[str]
+
+    @property
+    def sentences(self) -> list[str]:
+        return [sentence for _, said in self.parts for sentence in said]
 
 
 def write(
@@ -55,6 +60,7 @@ def write(
     left_out: LeftOut | None = None,
     edges: Sequence[str] = (),
     flat: Sequence[str] = (),
+    states: Sequence[str] = (),
     ledger: Sequence[Opening] = (),
     scores: Sequence[FinalScore] = (),
 ) -> Verdict:
@@ -70,16 +76,17 @@ def write(
         left_out: Trials that could not be compared; none: all could.
         edges: Parameters whose best values lie at an end of their range, described.
         flat: What flatness and the leader's neighbours say, in sentences.
+        states: Whether the order holds over states of the market, in sentences.
         ledger: Openings of the vault.
         scores: What the newest of them said.
     """
-    sentences = [_tried(plan, board)]
+    tried, vault = ("What was tried", [_tried(plan, board)]), final.sentences(plan, ledger, scores)
+    parts = [tried, ("Final test", vault)] if ledger else [tried]
     if board.leader is not None:
-        judged = claims.sentences(honesty)
-        sentences += [*judged, _leads(board), *_outside(board, honesty)]
-        sentences += [] if honesty.confidence is not None else [_indistinct(board)]
-        sentences += [_naive(skills), *_ic(ics), *([] if judged else [_selection(board)]), *flat]
-    sentences += final.sentences(plan, ledger, scores)
+        judged = claims.parts(honesty)
+        parts += [*judged, (f"The leader, {board.leader.trial_id}", _leader(board, honesty, skills, ics, bool(judged)))]
+        parts += [("Flatness", flat), ("States of the market", states)]
+    parts += [] if ledger else [("Final test", vault)]
     n_tried = sum(n for state, n in board.counts().items() if state != "infeasible")
     warnings = [
         *final.warnings(ledger, n_tried),
@@ -87,7 +94,19 @@ def write(
         *claims.warnings(honesty, left_out or LeftOut()),
         *edges,
     ]
-    return Verdict(headline=_headline(board, honesty), sentences=sentences, warnings=warnings)
+    return Verdict(headline=_headline(board, honesty), parts=[p for p in parts if p[1]], warnings=warnings)
+
+
+def _leader(
+    board: Leaderboard,
+    honesty: Honesty,
+    skills: Sequence[Skill] | None,
+    ics: dict[str, IcEstimate],
+    is_judged: bool,
+) -> list[str]:
+    found = [_leads(board), *_outside(board, honesty)]
+    found += [] if honesty.confidence is not None else [_indistinct(board)]
+    return [*found, _naive(skills), *_ic(ics), *([] if is_judged else [_selection(board)])]
 
 
 def _outside(board: Leaderboard, honesty: Honesty) -> list[str]:
@@ -128,7 +147,9 @@ def _tried(plan: Plan, board: Leaderboard) -> str:
     over = f"on {n_folds} walk-forward fold{'s' * (n_folds != 1)}"
     if n_folds:
         over += f" (validation {plan.folds[0]['validation_start']} to {plan.folds[-1]['validation_end']})"
-    return f"{n_trials} trial{'s' * (n_trials != 1)} {over}: {states or 'none'}."
+    before = inherited_trials(plan)
+    told = f" An earlier search on these folds had tried {before} more; tests of luck count them." if before else ""
+    return f"{n_trials} trial{'s' * (n_trials != 1)} {over}: {states or 'none'}.{told}"
 
 
 def _leads(board: Leaderboard) -> str:
@@ -185,17 +206,17 @@ def _naive(skills: Sequence[Skill] | None) -> str:
         return "The leader has no usable evidence: it was not compared with a naive forecast."
     if not skills:
         return "The leader's evidence holds no predicted scale and no naive scores: not compared with a naive forecast."
-    parts = []
+    parts, baseline = [], ""
     for s in skills:
         side = "lower" if s.reduction >= 0 else "higher"
+        against = f" than that of {s.baseline}" if s.baseline != baseline else ""
         sure = (
             "too few rows to say more"
             if s.p is None
             else f"t = {s.t:.1f}: {'they differ' if s.p < LEVEL else 'cannot be told apart'}"
         )
-        parts.append(
-            f"its {s.measure} is {abs(s.reduction):.1%} {side} than that of {s.baseline} ({s.n_rows} rows; {sure})"
-        )
+        parts.append(f"its {s.measure} is {abs(s.reduction):.1%} {side}{against} ({s.n_rows} rows; {sure})")
+        baseline = s.baseline
     return f"Against naive forecasts: {'; '.join(parts)}."
 
 
@@ -246,23 +267,6 @@ def _warnings(plan: Plan, board: Leaderboard, check: EvidenceCheck) -> list[str]
     if plan.commit.endswith("+"):
         found.append("The code had uncommitted changes: the commit alone does not repeat this run.")
     return found
-
-
-def amount(entry: Entry, metric: str, digits: int | None = None) -> str:
-    """Return a measure as text, `0.842 ± 0.013`, with the decimals that its error leaves meaning, or the given ones."""
-    value, error = entry.values.get(metric), entry.errors.get(metric)
-    if value is None:
-        return "–"
-    if error is None:
-        return f"{value:.4g}" if digits is None else f"{value:.{digits}f}"
-    shown = decimals(error) if digits is None else digits
-    return f"{value:.{shown}f} ± {error:.{shown}f}"
-
-
-def decimals(error: float) -> int:
-    """Return the decimals that show two significant digits of a standard error, at most six; four for zero."""
-    exponent = int(f"{error:.1e}".split("e")[1])
-    return max(0, min(6, 1 - exponent)) if error > 0 else 4
 
 
 def _listed(parts: Sequence[str]) -> str:

@@ -27,6 +27,7 @@ class Proposal:
         generation: None lets the study count populations.
         parents: Trial ids; empty where it has none.
         note: JSON values that the optimizer wants back in `Trial.note`, live and on replay alike.
+        inherit: Id of the trial whose weights its folds shall begin with; empty for initial ones.
     """
 
     config: Config
@@ -34,6 +35,7 @@ class Proposal:
     generation: int | None = None
     parents: tuple[str, ...] = ()
     note: Mapping[str, Any] = field(default_factory=dict)
+    inherit: str = ""
 
 
 class Optimizer(Protocol):
@@ -65,6 +67,8 @@ TABLE: Mapping[str, str] = {
     "gp": "search.optimizers.optuna_samplers:gaussian_process",
     "cma_es": "search.optimizers.cma_es:cma_es",
     "nsga2": "search.optimizers.optuna_samplers:nsga2",
+    "nsga3": "search.optimizers.optuna_samplers:nsga3",
+    "population_based": "search.optimizers.population_based:population_based",
     "qmc": "search.optimizers.quasi_random:quasi_random",
 }
 """Name in a space file -> the function that makes it."""

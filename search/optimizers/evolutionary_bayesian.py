@@ -19,11 +19,12 @@ from scipy.stats import qmc
 
 from search.objective import Objective
 from search.optimizers import Proposal
-from search.optimizers.experience import FIRST_STRENGTH, Experience
+from search.optimizers.experience import Experience
 from search.optimizers.gaussian_process import Prior
 from search.optimizers.genome import Array, Genome
 from search.optimizers.scalarisation import drawn_weights
 from search.optimizers.surrogate import VIEWS, Screen, Surrogate
+from search.optimizers.valuation import FIRST_STRENGTH
 from search.optimizers.variation import Brood, Indices, adapted, crossover, joined, mutate, tournament
 from search.space import Space
 from search.trial import Trial

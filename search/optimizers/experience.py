@@ -1,15 +1,8 @@
-"""What an optimizer has heard, as arrays: one row per finished trial with a value, in the order of their ends.
-
-Trials that were stopped have seen a part of the ladder. Their loss is estimated from differences to complete trials on
-the same cells of it (a cell: a fold and a share of its epochs), so that a trial that saw only easy folds does not look
-good and one that saw few epochs does not look bad. How often such an estimate was wrong for complete trials gives its
-variance; how far the trial came goes along as its progress.
-"""
+"""What an optimizer has heard, as arrays: rows of finished trials with a value, in the order of their ends."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,29 +11,21 @@ from numpy.typing import NDArray
 from search.objective import Objective
 from search.optimizers import UNTRAINABLE
 from search.optimizers.genome import Array, Genome, key
-from search.trial import Observation, Trial, TrialState
-
-Cell = tuple[int, float]
-Known = dict[tuple[str, tuple[Cell, ...]], tuple[dict[Cell, float], list[float]]]
-"""Measure and cells -> effect of each, and how wrong these cells were about each complete trial."""
-FIRST_STRENGTH = 0.1
-"""Mutation strength of a config that no mutation made, as a share of a gene's range."""
-LARGEST_LOSS = 1e100
-"""Losses beyond this count as this, so that their squares are finite."""
-N_WINDOW = 128
-"""Newest complete trials that partial ones are compared to."""
+from search.optimizers.valuation import Valuation
+from search.trial import Trial, TrialState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """Trials with a value.
+    """What trials with a value have shown; a trial has one row or more, its newest last.
 
     Attributes:
         genes: (n, d), expressed.
         losses: (n, n_objectives) estimates over the whole ladder, smaller is better.
-        variances: (n, n_objectives) of the estimates; 0 where unknown.
+        variances: (n, n_objectives) of the estimates; NaN where it is unknown.
         progress: (n,) share of the ladder seen, above 0; 1 is complete.
         strengths: (n,) mutation strength that made each.
+        is_newest: (n,) whether a row is the newest of its trial.
         ids: (n,) trial ids.
     """
 
@@ -49,6 +34,7 @@ class Results:
     variances: Array
     progress: Array
     strengths: Array
+    is_newest: NDArray[np.bool_]
     ids: Sequence[str]
 
     def __len__(self) -> int:
@@ -62,6 +48,7 @@ class Results:
             variances=self.variances[rows],
             progress=self.progress[rows],
             strengths=self.strengths[rows],
+            is_newest=self.is_newest[rows],
             ids=[self.ids[row] for row in rows],
         )
 
@@ -80,17 +67,19 @@ class Experience:
         self._first_mark = first_mark
         self.objectives = tuple(objectives)
         self._genes, self._untrainable = _Rows(genome.n_genes), _Rows(genome.n_genes)
-        self._numbers = _Rows(2 * len(self.objectives) + 2)
+        self._excesses, self._untrainable_excesses = _Rows(1), _Rows(1)
+        self._valuation = Valuation(self.objectives)
+        self._numbers = _Rows(2 * len(self.objectives) + 3)
         self._ids: list[str] = []
-        self._partial: dict[int, Trial] = {}
-        self._complete: deque[Trial] = deque(maxlen=N_WINDOW)
+        self._ends: list[int] = [0]
+        self._open: list[tuple[int, Trial]] = []
         self._running: dict[int, tuple[Array, Trial]] = {}
         self._known: set[bytes] = set()
 
     @property
     def n_finished(self) -> int:
         """Number of finished trials with a value."""
-        return len(self._ids)
+        return len(self._ends) - 1
 
     @property
     def n_untrainable(self) -> int:
@@ -99,16 +88,19 @@ class Experience:
 
     def tell(self, trial: Trial) -> None:
         """Hear a trial at any change of it."""
-        genes = self._expressed(trial)
+        genes = self.expressed(trial)
         self._known.add(key(genes))
         if not trial.state.is_finished:
             self._running[trial.number] = genes, trial
             return
         self._running.pop(trial.number, None)
+        excess = np.array([np.nan if trial.excess is None else trial.excess])
         if trial.state in UNTRAINABLE:
             self._untrainable.append(genes)
-        elif trial.state.has_value and None not in self._losses(trial):
+            self._untrainable_excesses.append(excess)
+        elif trial.state.has_value and self._has_values(trial):
             self._take(genes, trial)
+            self._excesses.append(excess)
 
     def is_known(self, genes: Array) -> bool:
         """Say whether a config was proposed before."""
@@ -122,86 +114,68 @@ class Experience:
         """Return the (m, d) expressed genes of configs that could not be trained, oldest first."""
         return self._untrainable.view[:n_first]
 
-    def results(self, n_first: int | None = None) -> Results:
-        """Return the first finished trials; with None all of them, and running ones that have reported at the end."""
-        genes, numbers, ids = self._genes.view[:n_first], self._numbers.view[:n_first], self._ids[:n_first]
+    def excesses(self, n_results: int | None, n_untrainable: int | None) -> tuple[Array, Array]:
+        """Return `Trial.excess` of the trials of `results` and of `untrainable`, NaN where unknown.
+
+        One value a trial, in the order of the rows that are its newest; running trials have none yet.
+        """
+        n_known = self.n_finished if n_results is None else min(n_results, self.n_finished)
+        known = self._excesses.view[:n_known, 0]
+        n_live = int(self.results(n_results).is_newest.sum()) - n_known
+        return np.append(known, np.full(n_live, np.nan)), self._untrainable_excesses.view[:n_untrainable, 0]
+
+    def results(self, n_first: int | None = None, *, reporting: Trial | None = None) -> Results:
+        """Return the first finished trials; with None all of them, and running ones that have reported at the end.
+
+        Args:
+            n_first: Number of finished trials.
+            reporting: A running trial with an observation that was not told yet.
+        """
+        end = self._ends[-1 if n_first is None else min(n_first, self.n_finished)]
+        genes, numbers, ids = self._genes.view[:end], self._numbers.view[:end], self._ids[:end]
         if n_first is None:
-            live = [(g, t) for g, t in self._running.values() if t.observations and None not in self._losses(t)]
-            genes = np.vstack([genes, *(g[None] for g, _ in live)])
-            known: Known = {}
-            numbers = np.vstack([numbers, *(self._row(t, known)[None] for _, t in live)])
-            ids = [*ids, *(t.trial_id for _, t in live)]
+            running = dict(self._running)
+            if reporting is not None:
+                running[reporting.number] = self.expressed(reporting), reporting
+            seen = [(g, t) for g, t in running.values() if t.observations and self._has_values(t)]
+            live = [(g, t, self._valuation.rows(t)) for g, t in seen]
+            genes = np.vstack([genes, *(np.tile(g, (len(rows), 1)) for g, _, rows in live)])
+            numbers = np.vstack([numbers, *(rows for _, _, rows in live)])
+            ids = [*ids, *(t.trial_id for _, t, rows in live for _ in rows)]
         k = len(self.objectives)
         return Results(
             genes=genes,
             losses=numbers[:, :k],
             variances=numbers[:, k : 2 * k],
-            progress=numbers[:, -2],
-            strengths=numbers[:, -1],
+            progress=numbers[:, -3],
+            strengths=numbers[:, -2],
+            is_newest=numbers[:, -1] > 0,
             ids=ids,
         )
 
-    def _take(self, genes: Array, trial: Trial) -> None:
-        if trial.state is TrialState.COMPLETE:
-            self._complete.append(trial)
-        else:
-            self._partial[len(self._ids)] = trial
-        self._genes.append(genes)
-        self._numbers.append(self._row(trial))
-        self._ids.append(trial.trial_id)
-        if self.n_finished == last_mark(self.n_finished, self._first_mark):
-            known: Known = {}
-            for row, stopped in self._partial.items():
-                self._numbers.view[row] = self._row(stopped, known)
-
-    def _row(self, trial: Trial, known: Known | None = None) -> Array:
-        """Return losses, variances, progress and strength of a trial; `known` keeps effects for the next of them."""
-        pairs = [self._estimate(trial, objective, {} if known is None else known) for objective in self.objectives]
-        strength = float(trial.note.get("strength", FIRST_STRENGTH))
-        return np.array([*(mean for mean, _ in pairs), *(var for _, var in pairs), self._progress(trial), strength])
-
-    def _estimate(self, trial: Trial, objective: Objective, known: Known) -> tuple[float, float]:
-        """Return the loss over the whole ladder and its variance."""
-        loss = objective.loss(trial)
-        assert loss is not None
-        loss = _bounded(loss)
-        own = _cells(trial, objective)
-        if trial.state is TrialState.COMPLETE and len(own) < 2:
-            return loss, 0.0
-        at = objective.metric, tuple(own)
-        if at not in known:
-            known[at] = self._effects(own, objective)
-        effects, errors = known[at]
-        if trial.state is TrialState.COMPLETE:
-            return loss, _spread(list(own.values()), effects)
-        if not effects:
-            return loss, 0.0
-        mean = float(np.mean([own[cell] - effect for cell, effect in effects.items()]))
-        return mean, _predictive_variance(errors)
-
-    def _effects(self, own: Mapping[Cell, float], objective: Objective) -> tuple[dict[Cell, float], list[float]]:
-        """Return the effect of each of these cells on complete trials, and how wrong these cells were about each."""
-        peers = [(objective.loss(t), _cells(t, objective, own)) for t in self._complete]
-        known = [(loss, cells) for loss, cells in peers if loss is not None and len(cells) == len(own)]
-        if not known:
-            return {}, []
-        rest = np.array([[cells[cell] - _bounded(loss) for cell in own] for loss, cells in known])
-        effects = rest.mean(axis=0)
-        errors = (rest - effects).mean(axis=1)
-        return dict(zip(own, map(float, effects), strict=True)), [float(e) for e in errors]
-
-    def _progress(self, trial: Trial) -> float:
-        if trial.state is TrialState.COMPLETE:
-            return 1.0
-        longest = max((len(t.observations) for t in self._complete), default=2 * len(trial.observations))
-        return min(len(trial.observations) / longest, 0.99)
-
-    def _losses(self, trial: Trial) -> list[float | None]:
-        return [objective.loss(trial) for objective in self.objectives]
-
-    def _expressed(self, trial: Trial) -> Array:
+    def expressed(self, trial: Trial) -> Array:
+        """Return the (d,) expressed genes of a trial."""
         genes = np.nan_to_num(self.genome.encode(trial.config), nan=0.5)
         return np.asarray(self.genome.express(genes[None])[0])
+
+    def _take(self, genes: Array, trial: Trial) -> None:
+        if trial.state is TrialState.COMPLETE:
+            self._valuation.learn(trial)
+        rows = self._valuation.rows(trial)
+        if len(rows) > 1 or trial.state is not TrialState.COMPLETE:
+            self._open.append((self._ends[-1], trial))
+        for row in rows:
+            self._genes.append(genes)
+            self._numbers.append(row)
+            self._ids.append(trial.trial_id)
+        self._ends.append(self._ends[-1] + len(rows))
+        if self.n_finished == last_mark(self.n_finished, self._first_mark):
+            for start, known in self._open:
+                revised = self._valuation.rows(known)
+                self._numbers.view[start : start + len(revised)] = revised
+
+    def _has_values(self, trial: Trial) -> bool:
+        return all(objective.loss(trial) is not None for objective in self.objectives)
 
 
 def last_mark(n: int, first: int) -> int:
@@ -232,31 +206,3 @@ class _Rows:
             self._room = np.concatenate([self._room, np.empty_like(self._room)])
         self._room[self.n] = row
         self.n += 1
-
-
-def _cells(trial: Trial, objective: Objective, wanted: Mapping[Cell, float] | None = None) -> dict[Cell, float]:
-    """Return the signed value of each wanted cell; None: of each complete fold, or of the newest cells if none is."""
-    chosen: Sequence[Observation] = trial.observations
-    if wanted is None:
-        chosen = tuple((trial.by_fold() or trial.latest_by_fold()).values())
-    sign = 1.0 if objective.direction == "min" else -1.0
-    values = [(o.fold, o.share, o.metrics[objective.metric]) for o in chosen if objective.metric in o.metrics]
-    found = {(fold, share): sign * _bounded(value) for fold, share, value in values}
-    return found if wanted is None else {cell: found[cell] for cell in wanted if cell in found}
-
-
-def _predictive_variance(errors: Sequence[float]) -> float:
-    """Return the variance of the next of these errors around their estimated mean; 0 where there is only one."""
-    k = len(errors)
-    return float(np.square(errors).sum()) / (k - 1) * (1 + 1 / k) if k > 1 else 0.0
-
-
-def _bounded(loss: float) -> float:
-    return min(max(loss, -LARGEST_LOSS), LARGEST_LOSS)
-
-
-def _spread(values: Sequence[float], effects: Mapping[Cell, float]) -> float:
-    """Return the squared standard error of the mean of values whose known effects are taken off."""
-    if len(values) < 2 or len(effects) != len(values):
-        return 0.0
-    return float(np.var(np.subtract(values, list(effects.values())), ddof=1)) / len(values)

@@ -136,14 +136,21 @@ class GaussianProcess:
         """Return the mean of the function, (m,), at (m, q) inputs."""
         return np.asarray(self._cross(x) @ self._alpha)
 
-    def left_out(self) -> tuple[Array, Array]:
-        """Return mean and standard deviation, (n,) each, of every target predicted from all others.
+    def left_out(self, owners: NDArray[np.intp]) -> Array:
+        """Return the mean of every target, (n,), predicted from all points of other owners.
 
-        Source: Rasmussen, Williams (2006), eq. 5.12.
+        Source: Rasmussen, Williams (2006), eq. 5.12, and for several points at once Dubrule (1983), "Cross validation
+        of kriging in a unique neighborhood".
+
+        Args:
+            owners: (n,) whose each point is.
         """
         inverse = cho_solve((self._factor, True), np.eye(len(self.y)))
-        diagonal = np.diag(inverse)
-        return self.y - self._alpha / diagonal, 1 / np.sqrt(diagonal)
+        errors = np.empty_like(self.y)
+        for owner in np.unique(owners):
+            own = np.flatnonzero(owners == owner)
+            errors[own] = np.linalg.solve(inverse[np.ix_(own, own)], self._alpha[own])
+        return np.asarray(self.y - errors)
 
     def _cross(self, x: Array) -> Array:
         scaled = x * np.sqrt(self.kernel.weights)[self.groups]

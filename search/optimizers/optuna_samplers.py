@@ -1,4 +1,4 @@
-"""Optuna's samplers behind our contract: TPE, Gaussian process, NSGA-II. The only file that imports Optuna.
+"""Optuna's samplers behind our contract: TPE, Gaussian process, NSGA-II and NSGA-III; and Optuna's storages, to read.
 
 A fresh sampler answers every `ask`, seeded with its argument, from a study that holds exactly what was told; whatever
 it writes goes to a draft that is dropped. What a sampler needs back (the generation of NSGA-II) travels in the note of
@@ -11,8 +11,9 @@ complete                  COMPLETE with its values
 running                   RUNNING with its values by rung: a pending point
 stopped by a rule         PRUNED with its values by rung, never COMPLETE
 failed, lost              FAIL: says nothing about the config
-infeasible, out of        a violated constraint. TPE reads it off PRUNED trials without a value; the other
-memory, diverged          samplers read constraints off COMPLETE trials only, so there it is FAIL
+infeasible, out of        a violated constraint, by as much as a constraint of the search is broken, else by 1. TPE
+memory, diverged          reads it off PRUNED trials without a value; the other samplers read constraints off COMPLETE
+                          trials only: infeasible ones with a value are told so, those without as FAIL
 ========================= =============================================================================
 """
 
@@ -30,7 +31,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, TPESampler
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
@@ -116,8 +117,10 @@ class OptunaOptimizer:
             system_attrs=dict(trial.note.get("trial", {})),
             intermediate_values=self._by_rung(trial),
         )
-        if trial.state in UNTRAINABLE:
-            frozen.set_constraint(trial.state.value, 1.0)
+        if trial.excess is not None:
+            frozen.set_constraint("limits", trial.excess)
+        elif trial.state in UNTRAINABLE:
+            frozen.set_constraint("limits", 1.0)
         self._table.told[trial.number] = frozen
         self._table.attributes |= trial.note.get("study", {})
 
@@ -158,6 +161,8 @@ class OptunaOptimizer:
             return OptunaState.PRUNED
         if trial.state in UNTRAINABLE and self._method.reads_constraints:
             return OptunaState.PRUNED
+        if trial.state is TrialState.INFEASIBLE and trial.excesses and self._values(trial) is not None:
+            return OptunaState.COMPLETE
         return OptunaState.FAIL
 
     def _values(self, trial: Trial) -> list[float] | None:
@@ -344,6 +349,58 @@ def nsga2(space: Space, *, objectives: Sequence[Objective], population: int, see
         return NSGAIISampler(seed=seed, population_size=population)
 
     return OptunaOptimizer(space, objectives, Method("nsga2", make, kept="NSGAIISampler:"))
+
+
+def nsga3(space: Space, *, objectives: Sequence[Objective], population: int, seed: int) -> OptunaOptimizer:
+    """Make an NSGA-III (Deb, Jain 2014), for three objectives and more, over the parameters that all trials share.
+
+    Args:
+        space: What may vary.
+        objectives: One or more.
+        population: Complete trials of a generation, at least 2.
+        seed: Not used.
+    """
+
+    def make(seed: int) -> BaseSampler:
+        return NSGAIIISampler(seed=seed, population_size=population)
+
+    return OptunaOptimizer(space, objectives, Method("nsga3", make, kept="NSGAIIISampler:"))
+
+
+class StoredTrial(NamedTuple):
+    """A trial of a plain Optuna study: its parameters as they were, and its first value; None where it has none."""
+
+    parameters: dict[str, Any]
+    value: float | None
+    is_complete: bool
+
+
+def stored_trials(url: str, name: str) -> tuple[list[StoredTrial], bool]:
+    """Return the finished trials of a study in one of Optuna's storages, and whether a larger first value is better.
+
+    Args:
+        url: Of the storage, such as `sqlite:///study.db`.
+        name: Of the study.
+
+    Raises:
+        ValueError: The storage cannot be read, or has no such study; one line.
+    """
+    try:
+        study = optuna.load_study(study_name=name, storage=url)
+        found = study.get_trials(deepcopy=False)
+    except Exception as error:  # whatever a storage's driver raises
+        known = " ".join(str(error).split())[:160]
+        raise ValueError(f"expected a study {name} in {url.split('@')[-1]}, found none: {known}") from error
+    trials = [
+        StoredTrial(
+            parameters=dict(trial.params),
+            value=trial.values[0] if trial.values else None,
+            is_complete=trial.state is OptunaState.COMPLETE,
+        )
+        for trial in found
+        if trial.state.is_finished()
+    ]
+    return trials, study.directions[0] is StudyDirection.MAXIMIZE
 
 
 def _key(config: Config) -> str:

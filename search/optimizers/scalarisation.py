@@ -26,7 +26,7 @@ def scalarised(losses: Array, variances: Array, weights: Array) -> tuple[Array, 
 
     Args:
         losses: (n, n_objectives), smaller is better.
-        variances: (n, n_objectives) of these.
+        variances: (n, n_objectives) of these; NaN where unknown.
         weights: (n_objectives,) of sum 1.
 
     Returns:

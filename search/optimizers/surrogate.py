@@ -27,11 +27,14 @@ from search.optimizers.gaussian_process import (
 )
 from search.optimizers.genome import Array, Genome
 from search.optimizers.scalarisation import scalarised
+from search.trial import Trial
 
 FIT_STEPS = 40
 """Most steps of L-BFGS; the fit starts at the mode of the prior."""
 LARGEST_ERROR = 1e3
 """Standard errors of a result beyond this, in units of the spread of all, count as this: it says nothing anyway."""
+UNKNOWN_ERROR = 1.0
+"""Standard error, in the same units, of a result whose error is unknown: as much as results differ."""
 LEAST_TO_JUDGE = 20
 """With fewer results left-out predictions say too little to turn the surrogate off."""
 
@@ -74,8 +77,10 @@ class Screen:
         genome: Of the space.
         losses: Process of the losses, running trials at their predicted values.
         failures: Process of 1 (could not be trained) or 0, less their mean, and that mean; None where all could be.
-        results: The (n,) results that it holds.
+        results: The newest row of each of n trials that it holds.
         means: (n,) loss that it expects of each, were it complete.
+        best: Loss to be improved upon: the least mean of a complete trial. What a stopped trial only promised was not
+            reached, and a config near it may still be worth a try.
         explains: Whether it predicted left-out results better than their mean does.
     """
 
@@ -84,12 +89,13 @@ class Screen:
     failures: tuple[GaussianProcess, float] | None
     results: Results
     means: Array
+    best: float
     explains: bool
 
     def score(self, genes: Array) -> Array:
         """Return the log of the expected improvement times the chance that the config can be trained, (m,)."""
         mean, deviation = self.losses.predict(inputs(self.genome, genes))
-        return log_expected_improvement(mean, deviation, float(self.means.min())) + self.log_trainable(genes)
+        return log_expected_improvement(mean, deviation, self.best) + self.log_trainable(genes)
 
     def log_trainable(self, genes: Array) -> Array:
         """Return the log of the chance that each config can be trained, (m,)."""
@@ -100,8 +106,22 @@ class Screen:
         return np.asarray(log_ndtr((0.5 - base - mean) / np.maximum(deviation, 0.05)))
 
 
+class Forecast(NamedTuple):
+    """What a trial will be worth once it is complete, in units of the spread of all; smaller is better.
+
+    Attributes:
+        mean: Of the prediction.
+        deviation: Its standard deviation.
+        complete: (m,) what the process makes of the ends of complete trials.
+    """
+
+    mean: float
+    deviation: float
+    complete: Array
+
+
 class Surrogate:
-    """Makes screens; of what it was asked before it remembers fitted kernels only.
+    """Makes screens and forecasts; of what it was asked before it remembers fitted kernels only.
 
     Args:
         experience: What was told.
@@ -123,25 +143,46 @@ class Surrogate:
             view: Key of `VIEWS`.
             weights: (n_objectives,) of the losses.
         """
-        mark = last_mark(self.experience.n_finished, self._n_first)
+        mark = self._mark()
         kernel, explains = self._remembered(view, (mark, 0), self._loss_kernel)
-        results, target = self._seen(self.experience.results(), view, weights)
-        x = inputs(self.genome, results.genes, results.progress)
+        x, results, target = self._seen(self.experience.results(), view, weights)
         process = self._process(x, target, kernel)
-        means = process.mean(inputs(self.genome, results.genes))
+        newest = results.taken(np.flatnonzero(results.is_newest))
+        means = process.mean(inputs(self.genome, newest.genes))
         running = self.experience.running()[-self._n_points :]
         if len(running):
             pending = inputs(self.genome, running)
             values = np.concatenate([target.values, process.mean(pending)])
             variances = np.concatenate([target.variances, np.zeros(len(running))])
             process = self._process(np.vstack([x, pending]), Target(values, variances), kernel)
-        return Screen(self.genome, process, self._failures(mark), results, means, explains)
+        is_end = newest.progress == 1.0
+        best = float(means[is_end].min() if is_end.any() else means.min())
+        return Screen(self.genome, process, self._failures(mark), newest, means, best, explains)
 
-    def _seen(self, results: Results, view: str, weights: Array) -> tuple[Results, Target]:
-        """Return the results that a process holds, and their losses as it sees them."""
+    def forecast(self, trial: Trial, *, view: str, weights: Array) -> Forecast:
+        """Return what a running trial will be worth, by its newest observation, which was not told, and all others.
+
+        Args:
+            trial: With an observation that has a value of every objective.
+            view: Key of `VIEWS`.
+            weights: (n_objectives,) of the losses.
+        """
+        kernel, _ = self._remembered(view, (self._mark(), 0), self._loss_kernel)
+        x, results, target = self._seen(self.experience.results(reporting=trial), view, weights)
+        process = self._process(x, target, kernel)
+        complete = process.mean(inputs(self.genome, results.genes[results.progress == 1.0]))
+        mean, deviation = process.predict(inputs(self.genome, self.experience.expressed(trial)[None]))
+        return Forecast(mean=float(mean[0]), deviation=float(deviation[0]), complete=complete)
+
+    def _mark(self) -> int:
+        return last_mark(self.experience.n_finished, self._n_first)
+
+    def _seen(self, results: Results, view: str, weights: Array) -> tuple[Array, Results, Target]:
+        """Return inputs of a process, the results that it holds, and their losses as it sees them."""
         losses, variances = scalarised(results.losses, results.variances, weights)
         rows = telling_rows(self.genome, results, losses, self._n_points)
-        return results.taken(rows), VIEWS[view](losses[rows], variances[rows])
+        held = results.taken(rows)
+        return inputs(self.genome, held.genes, held.progress), held, VIEWS[view](losses[rows], variances[rows])
 
     def _remembered(
         self, name: str, marks: tuple[int, int], fit: Callable[[str, tuple[int, int]], tuple[Kernel, bool]]
@@ -153,12 +194,11 @@ class Surrogate:
     def _loss_kernel(self, view: str, marks: tuple[int, int]) -> tuple[Kernel, bool]:
         n_objectives = len(self.experience.objectives)
         equal = np.full(n_objectives, 1 / n_objectives)
-        results, target = self._seen(self.experience.results(marks[0]), view, equal)
-        x = inputs(self.genome, results.genes, results.progress)
+        x, results, target = self._seen(self.experience.results(marks[0]), view, equal)
         kernel = self._fitted(x, target)
-        if len(results) < LEAST_TO_JUDGE:
+        if len(set(results.ids)) < LEAST_TO_JUDGE:
             return kernel, True
-        left_out, _ = self._process(x, target, kernel).left_out()
+        left_out = self._process(x, target, kernel).left_out(np.unique(results.ids, return_inverse=True)[1])
         return kernel, float(np.square(left_out - target.values).mean()) < 1.0
 
     def _failures(self, mark: int) -> tuple[GaussianProcess, float] | None:
@@ -171,10 +211,18 @@ class Surrogate:
         return self._process(x, target, kernel), base
 
     def _labelled(self, n_results: int | None, n_bad: int | None) -> tuple[Array, Target, float]:
-        """Return inputs and labels of configs that could and could not be trained, newest ones, and the mean label."""
-        good = self.experience.results(n_results).genes[-self._n_points // 2 :]
+        """Return inputs and labels of configs that could and could not be trained, newest ones, and the mean label.
+
+        Where a trial says by how much it keeps to or breaks its constraints its label lies between, 1/2 at the limit:
+        then the process knows where the limit is, and that what lies beyond it breaks it too.
+        """
+        results = self.experience.results(n_results)
+        good = results.genes[results.is_newest][-self._n_points // 2 :]
         bad = self.experience.untrainable(n_bad)[-self._n_points // 2 :]
+        known_good, known_bad = self.experience.excesses(n_results, n_bad)
+        excesses = np.concatenate([known_good[-self._n_points // 2 :], known_bad[-self._n_points // 2 :]])
         labels = np.concatenate([np.zeros(len(good)), np.ones(len(bad))])
+        labels = np.where(np.isnan(excesses), labels, 0.5 + np.clip(excesses / _usual(excesses), -1, 1) / 2)
         base = float(labels.mean())
         x = inputs(self.genome, np.vstack([good, bad]))
         return x, Target(labels - base, np.full(len(labels), 1e-3)), base
@@ -189,9 +237,12 @@ class Surrogate:
 
 
 def inputs(genome: Genome, genes: Array, progress: Array | None = None) -> Array:
-    """Return (m, q + 1) inputs of a process: features of a config, and the share of the ladder seen (None: all)."""
+    """Return (m, q + 1) inputs of a process: features of a config, and the share of the ladder seen (None: all).
+
+    The share goes in as its logarithm: most of a learning curve happens at its beginning.
+    """
     share = np.ones(len(genes)) if progress is None else progress
-    return np.column_stack([genome.features(genes), share])
+    return np.column_stack([genome.features(genes), 1 + np.log(share) / 4])
 
 
 def telling_rows(genome: Genome, results: Results, losses: Array, n_most: int) -> NDArray[np.intp]:
@@ -209,8 +260,17 @@ def telling_rows(genome: Genome, results: Results, losses: Array, n_most: int) -
     return np.flatnonzero(chosen)
 
 
+def _usual(excesses: Array) -> float:
+    """Return the unit of excesses: the median of their sizes; 1 where none is known."""
+    known = np.abs(excesses[np.isfinite(excesses)])
+    return float(np.median(known)) or 1.0 if len(known) else 1.0
+
+
 def _standard(values: Array, slopes: Array, variances: Array) -> Target:
-    """Return values at mean 0 and variance 1; `slopes` is what the view did to small differences."""
+    """Return values at mean 0 and variance 1; `slopes` is what the view did to small differences.
+
+    A variance of NaN is unknown; it must not read as none.
+    """
     unit = float(values.std()) or 1.0
     errors = np.minimum(np.sqrt(variances) * slopes / unit, LARGEST_ERROR)
-    return Target((values - values.mean()) / unit, errors**2)
+    return Target((values - values.mean()) / unit, np.where(np.isnan(errors), UNKNOWN_ERROR, errors) ** 2)

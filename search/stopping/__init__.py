@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from search.objective import Objective
+from search.space import Space
 from search.table import build
 from search.trial import Decision, Rung, Trial
 
@@ -35,16 +36,21 @@ TABLE: Mapping[str, str] = {
     "none": "search.stopping.never:never",
     "asha": "search.stopping.asha:asha",
     "hyperband": "search.stopping.hyperband:hyperband",
+    "predicted": "search.stopping.predicted:predicted",
+    "dominated": "search.stopping.dominated:dominated",
     "fold_racing": "search.stopping.fold_racing:fold_racing",
 }
 """Name in a space file -> the function that makes it."""
 
 
-def make(name: str, *, objectives: Sequence[Objective], ladder: Sequence[Rung], **settings: Any) -> StoppingRule:
+def make(
+    name: str, *, space: Space, objectives: Sequence[Objective], ladder: Sequence[Rung], **settings: Any
+) -> StoppingRule:
     """Make the stopping rule of this name.
 
     Args:
         name: Key of `TABLE`, or `module:function` of a rule that lives elsewhere.
+        space: What configs are points of.
         objectives: At least one; a rule with one metric looks at the first.
         ladder: Rungs of a complete trial, in order.
         settings: Passed on to the rule.
@@ -52,4 +58,5 @@ def make(name: str, *, objectives: Sequence[Objective], ladder: Sequence[Rung], 
     Raises:
         SpaceError: No rule has this name, or a setting is unknown or wrong.
     """
-    return cast(StoppingRule, build(TABLE, "search.stopping", name, objectives=objectives, ladder=ladder, **settings))
+    found = build(TABLE, "search.stopping", name, space=space, objectives=objectives, ladder=ladder, **settings)
+    return cast(StoppingRule, found)

@@ -6,6 +6,7 @@ from bisect import bisect_left, insort
 from collections.abc import Sequence
 
 from search.objective import Objective
+from search.space import Space
 from search.trial import Decision, Rung, Trial
 
 
@@ -62,6 +63,8 @@ class Asha:
         return milestone == n_folds
 
 
-def asha(*, objectives: Sequence[Objective], ladder: Sequence[Rung], min_folds: int = 1, eta: int = 3) -> Asha:
+def asha(
+    *, space: Space, objectives: Sequence[Objective], ladder: Sequence[Rung], min_folds: int = 1, eta: int = 3
+) -> Asha:
     """Make the rule for the first objective."""
     return Asha(objectives[0], min_folds=min_folds, eta=eta)

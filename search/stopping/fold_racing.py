@@ -1,11 +1,17 @@
-"""Fold racing: a trial leaves when it is worse than a leader on equal folds, at an error rate for the whole search.
+"""Fold racing: a trial leaves when it is worse than the leaders on equal folds, at an error rate for the whole search.
 
-The truly best trial of a search is dropped with a chance of at most `alpha`. It can only be dropped where it looks
-worse than another trial although it is not, at one of its looks. So `alpha` is spent over the looks of a trial (the
-power family of Kim & DeMets 1987, Biometrika 74), and each look shares its part among its comparisons (Bonferroni).
-Leaders are those whom chance has helped: they are chosen on the folds that the test does not use, the later ones of
-complete trials. While no trial is complete they are chosen on the very folds of the test, and the look then pays for
-all trials that could have been chosen.
+A trial that is better than the leaders by `margin` is dropped with a chance of at most `alpha`; with a margin of zero
+that is the truly best trial of the search. It can only be dropped where it looks worse although it is not, at one of
+its looks. So `alpha` is spent over the looks of one trial, never over
+trials, and what its looks have in common is counted once (`search.stopping.spending`).
+
+A trial is compared with the mean of several leaders: whoever is the best is better than their mean, and a mean of four
+has little noise of its own. Leaders are those whom chance has helped: they are chosen on the folds that the test does
+not use, the later ones of complete trials. While no trial is complete the leader is chosen on the very folds of the
+test, and the look then pays for all trials that could have been chosen.
+
+A search soon proposes trials that nothing can tell apart, and a test alone keeps all of them to the end. The margin, in
+standard errors of a difference over all folds, says what is worth telling apart.
 
 The last folds are for finalists: no decision looks at them, so whoever reaches them is judged on untouched folds.
 """
@@ -18,30 +24,34 @@ from collections.abc import Sequence
 import numpy as np
 
 from search.objective import Objective
+from search.space import Space
 from search.stopping.paired_test import Floats, VariancePrior, between_folds, fit_prior, p_worse, within_folds
+from search.stopping.spending import levels
 from search.trial import Decision, Rung, Trial
 
-FEWEST_PAIRS = 8
-"""Pairs of trials before their variances say something about another pair."""
-NEWEST_PAIRS = 256
-"""Pairs that are looked at, the newest ones: a bound on the cost of a decision."""
+FEWEST_DOF = 6
+"""Degrees of freedom of the spreads of other trials before they say something about another one."""
+NEWEST = 256
+"""Trials whose spreads are looked at, the newest ones: a bound on the cost of a report."""
 
 
 class FoldRacing:
-    """Paired tests against the leaders on equal folds.
+    """Paired tests against the mean of the leaders on equal folds.
 
-    A trial is dropped where both tests of `paired_test` say that it is worse than a leader: the spread between folds,
-    and, where trials report block means of the loss, the dependence within folds. Only whole folds are looked at.
+    Doubt is the spread of differences between folds, moderated by that of other trials, and no less than what the
+    dependence within folds says, where trials report block means of the loss. Only whole folds are looked at: how a
+    trial does after half of a fold's epochs says nothing certain about its end.
 
     Args:
         objective: Metric and direction.
         n_folds: Folds of a complete trial.
-        alpha: Largest chance that the search drops its truly best trial, in (0, 1).
+        alpha: Largest chance that the search drops its truly best trial, or, with a margin, one that is better than the
+            leaders by the margin; in (0, 1).
         min_folds: Folds before the first look, at least 1.
         final_folds: Folds at the end that nobody is dropped in, below `n_folds` - `min_folds` + 1.
-        leaders: Trials that a trial is compared with; at least 1.
-        margin: A trial is of use only where it is better than a leader by this many standard errors of a difference
-            over the whole ladder; the chance of dropping such a trial is what alpha then bounds. Zero or more.
+        leaders: Trials whose mean a trial is compared with; at least 1.
+        margin: In standard errors of a difference over the whole ladder: what is no better than the leaders by so much
+            is of no use. Zero or more.
         spending: Power of the spent share of alpha over looks: 1 spends evenly, 3 keeps most for the late looks
             (as O'Brien and Fleming do); above 0.
 
@@ -57,8 +67,8 @@ class FoldRacing:
         alpha: float = 0.05,
         min_folds: int = 1,
         final_folds: int = 1,
-        leaders: int = 2,
-        margin: float = 0.0,
+        leaders: int = 4,
+        margin: float = 1.0,
         spending: float = 1.0,
     ) -> None:
         if not 0 < alpha < 1 or min(min_folds, final_folds, leaders) < 1 or margin < 0 or spending <= 0:
@@ -73,14 +83,15 @@ class FoldRacing:
         self.margin = margin
         self.looks = tuple(range(min_folds, n_folds - final_folds + 1))
         """Numbers of complete folds at which a trial may be dropped; none where there are too few folds."""
-        self.spending = spending
+        self.levels = dict(zip(self.looks, levels(alpha, self.looks, spending), strict=True))
+        """Nominal level of the look after so many folds."""
         self._field = _Field(objective, n_folds)
-        self._pairs = _Pairs()
+        self._spreads = _Spreads()
 
     def tell(self, trial: Trial) -> None:
         series = self._field.take_in(trial)
         if series is not None and series.n_folds >= 2:
-            self._pairs.take_in(trial.number, series.losses)
+            self._spreads.take_in(trial.number, series.losses)
 
     def decide(self, trial: Trial) -> Decision:
         own = _Series.of(trial, self.objective)
@@ -89,31 +100,28 @@ class FoldRacing:
         n_compared, leaders = self._field.leaders(own, trial.number, self.leaders)
         if not leaders:
             return Decision.CONTINUE
-        level = self.level(own.n_folds) / n_compared
+        level = self.levels[own.n_folds] / n_compared
         return Decision.STOP if self._is_worse(own, leaders, level) else Decision.CONTINUE
 
-    def level(self, n_folds: int) -> float:
-        """Return the part of alpha that the look after so many folds may spend."""
-        look, n_looks = self.looks.index(n_folds) + 1, len(self.looks)
-        spent, before = (float((k / n_looks) ** self.spending) for k in (look, look - 1))
-        return self.alpha * (spent - before)
-
     def _is_worse(self, own: _Series, leaders: Sequence[_Series], level: float) -> bool:
-        """Say whether both tests find the trial worse than one of the leaders."""
+        """Say whether the trial is worse than the mean of the leaders, or no better by the margin.
+
+        The spread between folds holds the noise within them; where their blocks say more of it, that counts: a fold may
+        be wild.
+        """
         n = own.n_folds
         weights = np.asarray(own.n_scored, dtype=float) / sum(own.n_scored)
-        difference = np.stack([own.losses - leader.losses[:n] for leader in leaders])
-        between = between_folds(difference, weights, self._pairs.prior())
+        difference = own.losses - np.mean([leader.losses[:n] for leader in leaders], axis=0)
+        between = between_folds(difference[None], weights, self._spreads.prior(len(leaders)))
         if between is None:
             return False
         mean, variance, dof = between
         mean = mean + self.margin * np.sqrt(variance * n / self.n_folds)
-        is_worse = p_worse(mean, variance, dof) <= level
-        theirs = [leader.blocks for leader in leaders if leader.blocks is not None]
-        if is_worse.any() and own.blocks is not None and len(theirs) == len(leaders):
-            blocks = np.stack([own.blocks - other[:n] for other in theirs])
-            is_worse &= p_worse(mean, *within_folds(blocks, weights, own.n_scored)) <= level
-        return bool(is_worse.any())
+        theirs = [leader.blocks[:n] for leader in leaders if leader.blocks is not None]
+        if own.blocks is not None and len(theirs) == len(leaders):
+            blocks = own.blocks - np.mean(theirs, axis=0)
+            variance = np.maximum(variance, within_folds(blocks[None], weights, own.n_scored)[0])
+        return bool(p_worse(mean, variance, dof)[0] <= level)
 
 
 class _Series:
@@ -182,12 +190,14 @@ class _Field:
 
     def leaders(self, own: _Series, number: int, most: int) -> tuple[int, list[_Series]]:
         """Return the trials to compare with, and how many comparisons that is worth: who was chosen on the folds of
-        the test could have been any of those that have them.
+        the test could have been any of those that have them, and is one.
         """
         n = own.n_folds
         ranked = self._after[n] or self._before[n]
+        if not self._after[n]:
+            most = 1
         chosen = [k for _, k in ranked[: most + 1] if k != number][:most]
-        n_compared = len(chosen) if self._after[n] else len(ranked)
+        n_compared = 1 if self._after[n] else len(ranked)
         return n_compared, [s for s in map(self._series.__getitem__, chosen) if s.n_scored[:n] == own.n_scored]
 
     def _remove(self, number: int) -> None:
@@ -197,56 +207,63 @@ class _Field:
                 self._before[n].remove((series.mean(0, n), number))
 
 
-class _Pairs:
-    """Variances of paired fold differences, from trials joined two by two as they reach their second fold.
+class _Spreads:
+    """How far folds scatter around what a trial loses on average and a fold costs on average: one variance a trial.
 
-    Each trial is in one pair, so that no single trial speaks through many of them.
+    Each trial is set against the mean of all others that have its folds, so that a handful of trials after two folds
+    says something already.
     """
 
     def __init__(self) -> None:
-        self._partner: dict[int, int] = {}
         self._losses: dict[int, Floats] = {}
-        self._single: int | None = None
-        self._variances: dict[int, tuple[float, float]] = {}
+        self._n_new = 0
         self._prior: VariancePrior | None = None
 
     def take_in(self, number: int, losses: Floats) -> None:
-        """Take in a trial with two folds or more."""
+        """Take in a trial with two folds or more; the prior is fitted anew when an eighth of the trials is new."""
+        self._losses.pop(number, None)
         self._losses[number] = losses
-        if number not in self._partner and number != self._single:
-            if self._single is None:
-                self._single = number
-                return
-            self._partner[number], self._partner[self._single] = self._single, number
-            self._single = None
-        if number not in self._partner:
-            return
-        pair = sorted((number, self._partner[number]))
-        first, second = (self._losses[k] for k in pair)
-        n = min(len(first), len(second))
-        variance = float(np.var(first[:n] - second[:n], ddof=1))
-        if variance > 0:
-            self._variances[pair[1]] = (variance, n - 1.0)
-            while len(self._variances) > NEWEST_PAIRS:
-                del self._variances[next(iter(self._variances))]
-            self._prior = None
+        while len(self._losses) > NEWEST:
+            del self._losses[next(iter(self._losses))]
+        self._n_new += 1
+        if self._n_new >= len(self._losses) / 8:
+            self._n_new = 0
+            variances, dofs = self._variances()
+            self._prior = fit_prior(variances, dofs) if len(dofs) >= 2 and sum(dofs) >= FEWEST_DOF else None
 
-    def prior(self) -> VariancePrior | None:
-        """Return what the pairs say; None where they are too few."""
-        if self._prior is None and len(self._variances) >= FEWEST_PAIRS:
-            self._prior = fit_prior(*zip(*self._variances.values(), strict=True))
-        return self._prior
+    def prior(self, n_leaders: int) -> VariancePrior | None:
+        """Return what other trials say of the difference to a mean of so many; None where they are too few."""
+        if self._prior is None:
+            return None
+        return VariancePrior(self._prior.variance * (1 + 1 / n_leaders), self._prior.dof)
+
+    def _variances(self) -> tuple[list[float], list[float]]:
+        """Return variance and degrees of freedom of every trial that can be set against another."""
+        variances: list[float] = []
+        dofs: list[float] = []
+        for n in sorted({len(losses) for losses in self._losses.values()}):
+            field = np.array([losses[:n] for losses in self._losses.values() if len(losses) >= n])
+            own = np.array([losses for losses in self._losses.values() if len(losses) == n])
+            n_others = len(field) - 1
+            if n_others == 0:
+                continue
+            difference = own - (field.sum(axis=0) - own) / n_others
+            found = np.var(difference, axis=1, ddof=1) * n_others / (n_others + 1)
+            variances += found[found > 0].tolist()
+            dofs += [(n - 1) * n_others / (n_others + 1)] * int(np.count_nonzero(found))  # (T - 1) (n - 1) of T trials
+        return variances, dofs
 
 
 def fold_racing(
     *,
+    space: Space,
     objectives: Sequence[Objective],
     ladder: Sequence[Rung],
     alpha: float = 0.05,
     min_folds: int = 1,
     final_folds: int = 1,
-    leaders: int = 2,
-    margin: float = 0.0,
+    leaders: int = 4,
+    margin: float = 1.0,
     spending: float = 1.0,
 ) -> FoldRacing:
     """Make the rule for the first objective."""

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 
 from search.objective import Objective
+from search.space import Space
 from search.stopping.asha import Asha
 from search.trial import Decision, Rung, Trial
 
@@ -75,7 +76,7 @@ def bracket_order(n_brackets: int, eta: int) -> tuple[int, ...]:
 
 
 def hyperband(
-    *, objectives: Sequence[Objective], ladder: Sequence[Rung], min_folds: int = 1, eta: int = 3
+    *, space: Space, objectives: Sequence[Objective], ladder: Sequence[Rung], min_folds: int = 1, eta: int = 3
 ) -> Hyperband:
     """Make the rule for the first objective."""
     return Hyperband(objectives[0], ladder[-1].fold + 1, min_folds=min_folds, eta=eta)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from search.objective import Objective
+from search.space import Space
 from search.trial import Decision, Rung, Trial
 
 
@@ -18,6 +19,6 @@ class NeverStop:
         return Decision.CONTINUE
 
 
-def never(*, objectives: Sequence[Objective], ladder: Sequence[Rung]) -> NeverStop:
+def never(*, space: Space, objectives: Sequence[Objective], ladder: Sequence[Rung]) -> NeverStop:
     """Make the rule; it looks at neither."""
     return NeverStop()

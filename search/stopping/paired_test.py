@@ -1,9 +1,10 @@
 """The statistics of fold racing: is one trial worse than another on the same timestamps? Pure functions of arrays.
 
-Two sources of doubt, and a difference must stand out against both. Within a fold, losses of neighbouring timestamps
-depend on each other: the long-run variance of block means by equal-weighted cosines (Lazarus, Lewis, Stock & Watson
-2018, J. Bus. Econ. Stat. 36). Between folds, two configs differ by more than noise: a random effect, whose variance
-from a handful of folds is moderated by that of other pairs of trials (Smyth 2004, Stat. Appl. Genet. Mol. Biol. 3).
+Two sources of doubt, and a difference must stand out against the larger. Within a fold, losses of neighbouring
+timestamps depend on each other: the long-run variance of block means by equal-weighted cosines (Lazarus, Lewis, Stock &
+Watson 2018, J. Bus. Econ. Stat. 36). Between folds, two configs differ by more than noise: a random effect, whose
+variance from a handful of folds is moderated by that of other pairs of trials (Smyth 2004, Stat. Appl. Genet. Mol.
+Biol. 3).
 """
 
 from __future__ import annotations

@@ -1,13 +1,22 @@
-"""When the whole search is over before its budget of trials is: GPU-hours spent, no more progress, only failures.
+"""When the whole search is over before its budget of trials is: GPU-hours spent, nothing more to gain, only failures.
 
 Judged on the events of the journal alone, so that a resumed and a replayed search end where the first one did.
 """
 
 from __future__ import annotations
 
+import math
+from collections import deque
+
+import numpy as np
+from scipy.special import ndtr
+
 from search.estimates import paired_estimate
 from search.objective import Objective
 from search.trial import Trial, TrialState
+
+N_WATCHED = 30
+"""Trials that ended last: what they are like says what the next ones will be like."""
 
 
 class WholeSearch:
@@ -19,6 +28,9 @@ class WholeSearch:
         gpus_per_trial: GPU share of a trial.
         patience: Trials that may end, one after another, without one that completes better than the best before by more
             than one standard error of their paired difference; None: no limit.
+        least_improvement: In standard errors of a paired difference over the whole ladder: where the next 30 trials,
+            if they are like the last 30, will improve on the best by less than so much, nothing that could be shown is
+            to be gained; None: no limit.
         give_up_after: Where all of so many first trials failed, the search is broken; None: never.
 
     Raises:
@@ -32,12 +44,13 @@ class WholeSearch:
         gpu_hours: float | None = None,
         gpus_per_trial: float = 0.0,
         patience: int | None = None,
+        least_improvement: float | None = None,
         give_up_after: int | None = None,
     ) -> None:
-        if any(limit is not None and limit <= 0 for limit in (gpu_hours, patience, give_up_after)):
+        if any(limit is not None and limit <= 0 for limit in (gpu_hours, patience, least_improvement, give_up_after)):
             raise ValueError(
-                "expected gpu_hours, patience and give_up_after above 0, found "
-                f"{gpu_hours}, {patience} and {give_up_after}"
+                "expected gpu_hours, patience, least_improvement and give_up_after above 0, found "
+                f"{gpu_hours}, {patience}, {least_improvement} and {give_up_after}"
             )
         if gpu_hours is not None and gpus_per_trial <= 0:
             raise ValueError(f"expected gpus_per_trial above 0 with gpu_hours, found {gpus_per_trial}")
@@ -45,6 +58,7 @@ class WholeSearch:
         self.gpu_hours = gpu_hours
         self.gpus_per_trial = gpus_per_trial
         self.patience = patience
+        self.least_improvement = least_improvement
         self.give_up_after = give_up_after
         self._seconds = 0.0
         self._n_heard: dict[str, int] = {}
@@ -53,6 +67,8 @@ class WholeSearch:
         self._last_failure = ""
         self._record: Trial | None = None
         self._n_since_record = 0
+        self._latest: deque[Trial] = deque(maxlen=N_WATCHED)
+        self._outlook: float | None = None
 
     def tell(self, trial: Trial) -> None:
         """Hear a trial at every change of it."""
@@ -75,6 +91,11 @@ class WholeSearch:
                 f"budget.patience: {self._n_since_record} trials ended without one that is better than "
                 f"{self._record.trial_id} by more than the noise"
             )
+        if self.least_improvement is not None and self._outlook is not None and self._outlook < self.least_improvement:
+            return (
+                f"budget.least_improvement: {N_WATCHED} more trials like the last are expected to improve on the best "
+                f"by {self._outlook:.3g} standard errors"
+            )
         if self.give_up_after is not None and not self._has_worked and len(self._ended) >= self.give_up_after:
             return f"budget.give_up_after: all of the first {len(self._ended)} trials failed; {self._last_failure}"
         return None
@@ -87,6 +108,30 @@ class WholeSearch:
         self._n_since_record += 1
         if trial.state is TrialState.COMPLETE and self._is_progress(trial):
             self._record, self._n_since_record = trial, 0
+        if self.least_improvement is not None and trial.state.has_value:
+            self._latest.append(trial)
+            self._outlook = self._expected_improvement()
+
+    def _expected_improvement(self) -> float | None:
+        """Return what as many trials as are watched will improve on the best, in standard errors; None: too few known.
+
+        True gaps to the best are taken as normal, with the spread of the measured ones less their noise. The sum of the
+        expected improvements of the trials bounds that of the best of them.
+        """
+        best = self._record
+        if best is None or len(self._latest) < N_WATCHED:
+            return None
+        paired = [(t, paired_estimate(t, best, self.objective.metric)) for t in self._latest if t is not best]
+        whole, sign = best.n_folds, 1.0 if self.objective.direction == "min" else -1.0
+        own = best.estimate(self.objective.metric)
+        known = [(p.mean, p.error, p.n_folds) for _, p in paired if p is not None and p.error]
+        if own is None or len(known) < N_WATCHED / 2:
+            return None
+        gaps = sign * (np.array([mean for mean, _, _ in known]) - own.mean)
+        errors = np.array([error for _, error, _ in known])
+        noise = float(np.median(errors * np.sqrt(np.array([n for _, _, n in known]) / whole)))
+        spread = math.sqrt(max(float(np.var(gaps, ddof=1) - np.mean(errors**2)), 1e-4 * noise**2))
+        return N_WATCHED * normal_improvement(float(gaps.mean()), spread) / noise
 
     def _is_progress(self, trial: Trial) -> bool:
         if self._record is None:
@@ -96,3 +141,10 @@ class WholeSearch:
         if own is None or best is None or paired is None:
             return False
         return best - own > (paired.error or 0.0)
+
+
+def normal_improvement(gap: float, spread: float) -> float:
+    """Return E[max(-x, 0)] of a normal x: the expected improvement of Jones, Schonlau & Welch (1998), equation 15."""
+    z = gap / spread
+    density = math.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
+    return spread * (density - z * float(ndtr(-z)))

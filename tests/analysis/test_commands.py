@@ -69,6 +69,8 @@ def test_a_run_is_equal_to_itself(run_dir, capsys):
     assert found["a_minus_b"] == 0
     assert found["confidence_set"][0] == found["confidence_set"][1]
     assert found["n_timestamps"] == 756
+    assert compare.main([str(run_dir), str(run_dir)]) == 0
+    assert "Their losses are equal on every one of 756 common timestamps." in capsys.readouterr().out
 
 
 def test_the_better_run_is_found_on_common_timestamps(run_dir, tmp_path, capsys):
@@ -106,3 +108,11 @@ def test_what_cannot_be_compared_is_refused_in_one_line(run_dir, tmp_path, capsy
 def test_a_folder_that_is_no_run_is_refused(command, tmp_path, capsys):
     assert command([str(tmp_path)]) == 2
     assert "plan.json" in capsys.readouterr().err
+
+
+@pytest.mark.requirement("SEARCH-16")
+def test_runs_of_different_scales_are_not_compared(run_dir, tmp_path, capsys):
+    small = fake_run.write(tmp_path / "small")
+    write_plan(small, fake_run.plan(scale="small"))
+    assert compare.main([str(run_dir), str(small)]) == 2
+    assert "expected scale full, found small" in capsys.readouterr().err

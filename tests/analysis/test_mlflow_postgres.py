@@ -94,7 +94,7 @@ def database() -> Iterator[str]:
     server = [str(where / "postgres"), "-D", str(data), "-p", str(port), "-k", str(folder), "-h", "127.0.0.1", "-F"]
     with running(server, cwd=folder, **as_user) as process:
         answers(port, process)
-        yield f"postgresql://condor@127.0.0.1:{port}/postgres"
+        yield f"postgresql+psycopg2://condor@127.0.0.1:{port}/postgres"
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -27,9 +27,23 @@ def mirrored(tmp_path_factory):
 def runs_of(run_dir):
     client = MlflowClient(f"sqlite:///{run_dir / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("condor-search/condor")
-    found = client.search_runs([experiment.experiment_id], max_results=100)
+    every = client.search_runs([experiment.experiment_id], max_results=100)
+    found = [r for r in every if "fold" not in r.data.tags]
     parent = next(r for r in found if not r.data.tags["condor.trial"])
     return client, parent, {r.data.tags["condor.trial"]: r for r in found if r is not parent}
+
+
+def test_what_was_sent_can_be_read_back_by_a_warm_start(mirrored):
+    uri = f"sqlite:///{mirrored / 'mlflow.db'}"
+    records = mlflow_tracker.stored_trials(uri, "condor-search/condor")
+    first = next(r for r in records if r["trial_id"] == "t0000")
+    assert sorted(r["trial_id"] for r in records) == ["t0000", "t0001", "t0002", "t0003"]
+    assert first["state"] == "complete"
+    assert first["parameters"] == {"lr": "0.001", "normalizer": "mad", "widths": "[8, 4]"}
+    assert first["fold_losses"] == [(0, 1.0), (1, 2.0)]
+    assert first["family"] == "condor"
+    with pytest.raises(ValueError, match="expected a search in experiment none"):
+        mlflow_tracker.stored_trials(uri, "none")
 
 
 @pytest.mark.requirement("MLFLOW-1")

@@ -100,3 +100,18 @@ def test_a_folder_that_holds_something_is_not_overwritten(capsys: pytest.Capture
     code, err = run(capsys, "--space", "spaces/mlp.yaml", "--profile", "smoke", "--out", tmp_path)
     assert (code, "--resume" in err) == (4, True)
     assert (tmp_path / "mine.txt").read_text() == "keep"
+
+
+@pytest.mark.parametrize(
+    ("space", "setting", "says"),
+    [
+        ("spaces/mlp.yaml", "parameters.feature_stage=50+", "name their files in data.series"),
+        ("spaces/condor.yaml", "parameters.sequence_axis=per_contract", "name its file in data.chain"),
+    ],
+)
+def test_a_plan_says_what_data_the_family_lacks(
+    space: str, setting: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, err = run(capsys, "--space", space, "--profile", "smoke", "--set", setting, "--dry-run")
+    assert (code, says in err) == (3, True), err
+    assert len(err.strip().splitlines()) == 1

@@ -10,6 +10,7 @@ from search.parameters import StrictModel
 from search.settings import SpaceFile, differences, space_file_model
 from search.space_file import load
 from search.validity import check_space, infeasible_reason
+from trainables.catalogue import config_class
 from trainables.data.config import DataConfig, FoldsConfig
 
 MODEL = space_file_model(DataConfig, FoldsConfig, ("condor", "mlp"))
@@ -495,3 +496,35 @@ def test_problems_of_all_sections_come_together_in_the_order_of_the_file(read):
     )
     assert [line.split(":")[1] for line in problems] == ["4", "5", "6", "7", "8"]
     assert all(line.startswith("space.yaml:") for line in problems)
+
+
+@pytest.mark.requirement("TRAIN-8")
+@pytest.mark.parametrize(
+    ("precision", "has_gpu", "text"),
+    [
+        ("fp16", False, "precision: expected resources.gpus_per_trial above 0 for fp16, found 0; use fp32 or bf16"),
+        ("tf32", False, "precision: expected resources.gpus_per_trial above 0 for tf32, found 0; use fp32 or bf16"),
+        ("fp16", True, "zero_stage: expected 1, 2 or 3 with precision fp16 on deepspeed, found 0; set zero_stage: 1"),
+        ("bf16", False, ""),
+        ("tf32", True, ""),
+    ],
+)
+def test_a_number_format_that_cannot_run_is_refused_before_the_start(read, precision, has_gpu, text):
+    file = read(parameters("lr: {type: float, low: 1e-4, high: 1e-2}", f"precision: {precision}"))
+    machine = {"has_gpu": has_gpu, "engine": "deepspeed"}
+    problems, _ = check_space(file.space(), config_class("mlp"), (), read.document, machine=machine)
+    assert [text in problem for problem in problems] == [True] * bool(text)
+
+
+def test_of_several_number_formats_those_that_can_run_are_tried(read):
+    file = read(parameters("precision: {type: choice, choices: [fp32, bf16, fp16]}", "zero_stage: 1"))
+    machine = {"has_gpu": False, "engine": "deepspeed"}
+    assert check_space(file.space(), config_class("mlp"), (), read.document, machine=machine) == ((), ())
+    assert infeasible_reason({"precision": "fp32"}, config_class("mlp"), machine) is None
+    assert "for fp16, found 0" in infeasible_reason({"precision": "fp16"}, config_class("mlp"), machine)
+
+
+def test_the_number_of_workers_of_a_trial_must_be_that_of_the_run():
+    saved, given = {"resources": {"workers_per_trial": 1}}, {"resources": {"workers_per_trial": 2, "threads": 4}}
+    (line,) = differences(saved, given)
+    assert line.startswith("resources.workers_per_trial: expected 1 as in the run, found 2")

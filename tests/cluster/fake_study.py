@@ -3,6 +3,7 @@
 import json
 import math
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +32,9 @@ class FakeStudy:
     @property
     def is_done(self) -> bool:
         return len(self.trials) == len(self.configs) and all(t.state.is_finished for t in self.trials.values())
+
+    def together(self):
+        return nullcontext()
 
     def next(self) -> Trial | None:
         if self._waiting:

@@ -20,6 +20,8 @@ class Resources:
     cpus_per_trial: float = 1.0
     gpus_per_trial: float = 0.0
     max_concurrent: int | None = None
+    workers_per_trial: int = 1
+    hang_minutes: float | None = None
     max_failures: int = 2
     ray_address: str = "local"
     threads: int = 1
@@ -44,14 +46,27 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--configs", type=json.loads, help="of a fake study; without it, a real one")
     parser.add_argument("--resources", type=json.loads, default={})
+    parser.add_argument("--toy", action="store_true", help="train the toy family on the workers of the resources")
     arguments = parser.parse_args()
     logging.basicConfig(filename=arguments.folder / "log.txt", level=logging.INFO)
     if arguments.configs:
         study = FakeStudy(arguments.configs, path=arguments.folder / "events.jsonl", stop_above=2.0)
     else:
         study = real_study(arguments.folder)
+    resources = Resources(**arguments.resources)
+    make = assignments(arguments.folder)
+    if arguments.toy:
+        from toy_trials import toy_assignment
+
+        def make(trial):
+            n_workers = resources.workers_per_trial
+            runner = "toy_trials:run"
+            return toy_assignment(
+                arguments.folder, trial.trial_id, dict(trial.config), n_workers=n_workers, runner=runner
+            )
+
     try:
-        ending = run_study(study, assignments(arguments.folder), Resources(**arguments.resources))
+        ending = run_study(study, make, resources)
     except ClusterError as error:
         print(error, file=sys.stderr)
         return 4

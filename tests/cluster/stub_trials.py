@@ -53,6 +53,10 @@ def _misbehave(assignment: Assignment, index: int, folder: Path) -> None:
         raise TrialDiverged("loss became nan in fold 0 at step 7")
     if kind == "memory":
         raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    if kind == "hang":
+        time.sleep(3600)
+    if kind == "freeze":
+        os.kill(os.getpid(), signal.SIGSTOP)
     if kind == "environment":
         (folder / "environment.json").write_text(json.dumps({name: os.environ.get(name) for name in WITNESSED}))
     witness = folder / f"{assignment.trial_id}.killed"

@@ -3,6 +3,8 @@
 import copy
 import json
 import pickle
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from fake_study import LADDER, FakeStudy, assignments
@@ -11,12 +13,13 @@ from ray.tune.search import Searcher
 
 from cluster.errors import ClusterError
 from cluster.ray_tune import Ending, Placing, StudyScheduler, StudySearcher, Ticker
+from cluster.watch import Watch
 from cluster.worker import decode_assignment
 from search.trial import TrialState
 
 
-def placing(study, tmp_path, *, max_concurrent=2, max_failures=1):
-    return Placing(study, assignments(tmp_path), max_concurrent=max_concurrent, max_failures=max_failures)
+def placing(study, tmp_path, *, max_concurrent=2, max_failures=1, watch=None):
+    return Placing(study, assignments(tmp_path), max_concurrent=max_concurrent, max_failures=max_failures, watch=watch)
 
 
 def report(given, rung, loss=0.1):
@@ -88,6 +91,72 @@ def test_workers_that_cannot_start_are_no_fault_of_a_trial(tmp_path):
     assert study.states() == {"t0000": "running"}
 
 
+@pytest.mark.requirement("SEARCH-9")
+def test_a_worker_that_was_killed_for_memory_starts_once_more_with_half_the_micro_batch(tmp_path):
+    study = FakeStudy([{"x": 0.1}] * 2)
+    place = placing(study, tmp_path, max_concurrent=1, max_failures=3)
+    assert "split" not in decode_assignment(place.hand_out("a")["assignment"]).options
+    error = tmp_path / "error.txt"
+    error.write_text("Failure # 1 (occurred at noon)\nTask was killed due to the node running low on memory.\n")
+    StudyScheduler(place).on_trial_error(None, TuneTrial("a", str(error)))
+    again = place.hand_out("b")
+    assert (trial_id(again), decode_assignment(again["assignment"]).options["split"]) == ("t0000", 2)
+    place.worker_died("b", "the node running low on memory", out_of_memory=True)
+    assert study.trials["t0000"].state is TrialState.OUT_OF_MEMORY
+    assert study.trials["t0000"].reason.startswith("its machine ran out of memory, with half the micro-batch too: the")
+    assert trial_id(place.hand_out("c")) == "t0001"
+
+
+def test_a_trial_that_hangs_has_failed_and_its_worker_is_killed_once(tmp_path, monkeypatch):
+    clock, killed = [0.0], []
+    monkeypatch.setattr("cluster.ray_tune.ray.kill", killed.append)
+    study = FakeStudy([{"x": 0.1}] * 2)
+    place = placing(study, tmp_path, watch=Watch(60.0, lambda: clock[0]))
+    scheduler, tune_trial = StudyScheduler(place), TuneTrial("a", ray_actor="actor")
+    controller = SimpleNamespace(get_live_trials=lambda: [tune_trial, TuneTrial("waiting", status="PENDING")])
+
+    def look():
+        scheduler._next_look = 0.0
+        scheduler.choose_trial_to_run(controller)
+
+    given = place.hand_out("a")
+    look()
+    clock[0] = 59.0
+    place.heard("a", report(given, 0))
+    clock[0] = 118.0
+    look()
+    assert killed == []
+    clock[0] = 119.1
+    look()
+    look()
+    assert killed == ["actor"]
+    scheduler.on_trial_error(None, tune_trial)
+    assert study.states() == {"t0000": "failed"}
+    assert study.trials["t0000"].reason.startswith("hang: no sign of life for 1 minutes")
+    assert trial_id(place.hand_out("b")) == "t0001"
+
+
+def test_the_end_of_a_traceback_is_kept_in_a_file(tmp_path):
+    place = placing(FakeStudy([{"x": 0.1}]), tmp_path)
+    given = place.hand_out("a")
+    traceback = "line\n" * 10_000 + "KeyError: 'x'\n"
+    ended = {"state": "failed", "reason": "KeyError: 'x'", "traceback": traceback}
+    place.heard("a", {"trial_id": "t0000", "attempt": given["attempt"], "ended": ended})
+    kept = (tmp_path / "failures" / "t0000.txt").read_text()
+    assert kept.endswith("KeyError: 'x'\n")
+    assert len(kept) == 20_000
+
+
+def test_workers_of_a_trial_get_their_share(tmp_path):
+    def make(trial):
+        return replace(assignments(tmp_path)(trial), n_workers=2)
+
+    place = Placing(
+        FakeStudy([{"x": 0.1}]), make, max_concurrent=1, max_failures=0, worker_share={"CPU": 0.5, "GPU": 0.0}
+    )
+    assert place.hand_out("a")["worker_share"] == {"CPU": 0.5, "GPU": 0.0}
+
+
 def test_a_worker_that_dies_after_its_trial_ended_costs_nothing(tmp_path):
     study = FakeStudy([{"x": 0.1}] * 2)
     place = placing(study, tmp_path, max_concurrent=1)
@@ -119,9 +188,11 @@ def test_the_first_ending_stays(tmp_path):
 
 
 class TuneTrial:
-    def __init__(self, trial_id, error_file=None):
+    def __init__(self, trial_id, error_file=None, status="RUNNING", ray_actor=None):
         self.trial_id = trial_id
         self.error_file = error_file
+        self.status = status
+        self.temporary_state = SimpleNamespace(ray_actor=ray_actor)
 
 
 def test_the_scheduler_answers_in_the_words_of_tune(tmp_path):

@@ -10,13 +10,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+import toy_trials
 from fake_study import LADDER, FakeStudy, assignments
 from stub_search import real_study
 from stub_trials import run as run_stub
 from stub_trials import starts
+from toy_trials import toy_assignment
 
 from search.study import Study
 from search.trial import Decision, Observation, TrialState
+from trainables import catalogue
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -31,8 +34,9 @@ def drive(tmp_path, temporary):
     environ |= {"PYTHONPATH": os.pathsep.join((str(ROOT), str(HERE))), "TMPDIR": str(temporary), "HOME": str(tmp_path)}
     drivers = []
 
-    def start(configs=None, **resources):
+    def start(configs=None, *flags, **resources):
         command = [sys.executable, str(HERE / "stub_search.py"), str(tmp_path), "--resources", json.dumps(resources)]
+        command += flags
         command += ["--configs", json.dumps(configs)] if configs else []
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         drivers.append(subprocess.Popen(command, env=environ, text=True, cwd=tmp_path, **pipes))
@@ -95,10 +99,11 @@ def results(study):
 
 @pytest.mark.requirement("CLUSTER-4")
 @pytest.mark.requirement("CLUSTER-3")
+@pytest.mark.requirement("SEARCH-9")
 def test_every_way_to_end_is_told_apart_and_a_killed_worker_costs_no_trial(drive, tmp_path, temporary):
-    misbehaviours = [None, None, "die_once", "diverge", "nan", "memory", "raise", "environment"]
+    misbehaviours = [None, None, "die_once", "diverge", "nan", "memory", "raise", "environment", "hang", "freeze"]
     configs = [{"x": 5.0 if number == 1 else 0.1, "misbehave": kind} for number, kind in enumerate(misbehaviours)]
-    status, out, err = finished(drive(configs, max_concurrent=2))
+    status, out, err = finished(drive(configs, max_concurrent=2, hang_minutes=0.25), within_s=180)
     assert (status, out, err) == (0, "finished\n", "")
     study = FakeStudy(configs, path=tmp_path / "events.jsonl")
     assert list(study.states().values()) == [
@@ -110,12 +115,17 @@ def test_every_way_to_end_is_told_apart_and_a_killed_worker_costs_no_trial(drive
         "out_of_memory",
         "failed",
         "complete",
+        "failed",
+        "failed",
     ]
-    assert [trial.attempts for trial in study.trials.values()] == [1, 1, 2, 1, 1, 1, 1, 1]
+    assert [trial.attempts for trial in study.trials.values()] == [1, 1, 2, 1, 1, 1, 1, 1, 1, 1]
+    for hung in ("t0008", "t0009"):
+        assert study.trials[hung].reason == "hang: no sign of life for 0.25 minutes, the last one before the first step"
+    assert "KeyError: 'no such column'" in (tmp_path / "failures" / "t0006.txt").read_text()
     witnessed = starts(tmp_path)
     assert [(s["trial_id"], s["rung"]) for s in witnessed if s["trial_id"] == "t0002"] == [("t0002", 0), ("t0002", 1)]
     assert len(witnessed) == len(configs) + 1
-    assert len({s["pid"] for s in witnessed}) <= 3, "workers are reused"
+    assert len({s["pid"] for s in witnessed}) <= 5, "workers are reused"
     assert json.loads((tmp_path / "environment.json").read_text()) == {
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
@@ -126,6 +136,23 @@ def test_every_way_to_end_is_told_apart_and_a_killed_worker_costs_no_trial(drive
     assert list(temporary.iterdir()) == [], "nothing of Ray stays"
     assert not (tmp_path / ".ray").exists(), "no token is written to the home folder"
     assert not (tmp_path / "ray_results").exists()
+
+
+@pytest.mark.timeout(600)  # Ray Train starts eight processes: minutes on a busy machine
+@pytest.mark.requirement("TRAIN-4")
+@pytest.mark.requirement("CLUSTER-2")
+def test_two_workers_train_what_one_trains_with_twice_the_batch(drive, tmp_path, monkeypatch):
+    for table in (catalogue.CONFIGS, catalogue.FAMILIES):
+        monkeypatch.setitem(table, "toy", "")  # what `toy_trials.run` registers is gone after the test
+    status, out, err = finished(drive([{"batch_size": 32}], "--toy", workers_per_trial=2), within_s=550)
+    assert (status, out, err) == (0, "finished\n", "")
+    study = FakeStudy([{"batch_size": 32}], path=tmp_path / "events.jsonl")
+    assert study.counts() == {"complete": 1}
+    alone = list(toy_trials.run(toy_assignment(tmp_path / "alone", "t0000", {"batch_size": 64}, n_workers=1)))
+    told = [event["loss"] for event in study.events if event["kind"] == "observe"]
+    assert told == pytest.approx([report.metrics["val_loss"] for report in alone], rel=1e-5)
+    assert not (tmp_path / "ray_train").exists(), "Ray Train's own files are gone"
+    assert len(list((tmp_path / "evidence" / "t0000").iterdir())) == len(LADDER)
 
 
 @pytest.mark.requirement("SEARCH-15")

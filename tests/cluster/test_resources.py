@@ -3,7 +3,7 @@ from dataclasses import dataclass
 import pytest
 
 from cluster.errors import ResourceError
-from cluster.resources import Node, cluster_concurrency, max_concurrent, memory_shortfall
+from cluster.resources import Node, cluster_concurrency, max_concurrent, memory_shortfall, worker_share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -11,6 +11,8 @@ class Resources:
     cpus_per_trial: float = 1.0
     gpus_per_trial: float = 0.0
     max_concurrent: int | None = None
+    workers_per_trial: int = 1
+    hang_minutes: float | None = None
     max_failures: int = 3
     ray_address: str = "local"
     threads: int = 1
@@ -83,3 +85,15 @@ def test_memory_of_trials_that_share_a_device():
     problem = memory_shortfall(11 * 2**30, device_bytes=80 * 2**30, n_sharing=8)
     assert "80.0 GiB" in problem
     assert "88.0 GiB for 8 trials of 11.0 GiB" in problem
+
+
+@pytest.mark.requirement("CLUSTER-2")
+def test_the_workers_of_a_trial_share_what_it_gets_and_may_be_on_different_machines():
+    settings = Resources(cpus_per_trial=2, gpus_per_trial=4, workers_per_trial=4)
+    assert worker_share(settings) == {"CPU": 0.5, "GPU": 1.0}
+    two_small, one_large = [Node(cpus=4, gpus=2)] * 2, [Node(cpus=64, gpus=8)]
+    assert cluster_concurrency(settings, two_small) == 1
+    assert cluster_concurrency(settings, one_large) == 2
+    with pytest.raises(ResourceError, match="CPU 2 and GPU 4 for 4 workers, the cluster's machines have at most"):
+        cluster_concurrency(settings, [Node(cpus=4, gpus=2)])
+    assert worker_share(Resources(cpus_per_trial=1, workers_per_trial=3))["CPU"] == 0.3333

@@ -98,7 +98,7 @@ def test_another_ladder_and_no_worker_are_refused() -> None:
         simulate(study_of(ByHand()), ByHand(), n_workers=0)
 
 
-@pytest.mark.parametrize("rule", ["asha", "hyperband", "fold_racing"])
+@pytest.mark.parametrize("rule", ["asha", "hyperband", "fold_racing", "predicted"])
 @pytest.mark.requirement("REPRO-1")
 def test_equal_seeds_give_equal_searches_in_memory_and_on_disk(tmp_path: Path, rule: str) -> None:
     def steps_of(study: Study, seed: int = 4) -> tuple[Step, ...]:
@@ -187,3 +187,17 @@ def test_a_table_with_holes_is_refused(tmp_path: Path) -> None:
     write_table(path, table.space, pairs[:-1])
     with pytest.raises(ValueError, match="expected 4 rungs of every config"):
         RecordedTable(path)
+
+
+def test_the_recorded_real_table_is_a_world_to_search_in() -> None:
+    """72 small mlp configs on 12 folds of S&P 500 days, trained by benchmarks/record_table.py: folds disagree a lot."""
+    table = RecordedTable(ROOT / "benchmarks" / "tables" / "arch_sp500_mlp.parquet")
+    losses = np.array([table.true_loss(config) for config in table.space.points()])
+    assert losses.shape == (72,)
+    assert len(table.ladder) == 12
+    assert 0 < losses.min() < losses.max() < 2
+    study = study_of(table, n_trials=20, stopping="fold_racing", optimizer="random", seed=1)
+    steps = simulate(study, table, n_workers=4)
+    best = study.best()
+    assert best is not None
+    assert len(steps) <= 20 * 12

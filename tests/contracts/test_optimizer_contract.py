@@ -33,6 +33,8 @@ OPTIMIZERS = {
     "gp": {"n_startup": 5},
     "cma_es": {},
     "nsga2": {},
+    "nsga3": {},
+    "population_based": {"genes": ["lr", "dropout", "depth", "width", "a", "b", "x", "y"]},
 }
 N_TO_LEARN = {"evolutionary_bayesian": 20, "tpe": 60, "gp": 18, "cma_es": 80, "nsga2": 160}
 ENDINGS = (
@@ -198,6 +200,35 @@ def test_tpe_keeps_away_from_what_cannot_be_trained(state: TrialState) -> None:
     assert as_constraint <= 6
 
 
+@pytest.mark.parametrize("name", ["evolutionary_bayesian", "tpe", "nsga2", "nsga3"])
+def test_a_constraint_that_is_measured_keeps_proposals_away(name: str) -> None:
+    """The loss falls to the left, where a bound is broken the more the further: few proposals go far there."""
+    objectives = (Objective("val_loss"), Objective("ic", "max"))[: 1 + (name == "nsga3")]
+    optimizer = make(name, SMOOTH, objectives, population=8)
+    n_trials, places = 24 if name == "evolutionary_bayesian" else 60, []
+    for number in range(n_trials):
+        trial = as_trial(number, optimizer.ask(number, number))
+        optimizer.tell(trial)
+        optimizer.tell(bounded(trial))
+        places.append(trial.config["x"])
+    assert np.mean(np.array(places[8:]) < -0.25) < 0.35
+
+
+def test_the_gaussian_process_takes_broken_bounds_for_a_constraint() -> None:
+    """Told as failures, the points left of zero would leave it to look there; as a constraint they do not."""
+    optimizer = make("gp", SMOOTH)
+    for number, x in enumerate(np.linspace(-2, 2, 16)):
+        optimizer.tell(bounded(running(number, {"x": float(x), "y": math.sin(number)})))
+    assert optimizer.ask(16, 1).config["x"] > -0.3
+
+
+def bounded(trial: Trial) -> Trial:
+    """End a trial of the smooth space: its loss falls to the left of zero, where it breaks a bound."""
+    x, y = trial.config["x"], trial.config["y"]
+    heard = replace(trial.observed(observed(0, x + y * y, ic=-x)), excesses={"latency_ms": -x, "n_parameters": -1.0})
+    return replace(heard, state=TrialState.INFEASIBLE if x < 0 else TrialState.COMPLETE)
+
+
 def proposals_left_of_zero(state: TrialState) -> int:
     """Of 60, where every trial left of zero ended in this state and the loss of the others says nothing about x."""
     optimizer = make("tpe", SMOOTH)
@@ -211,7 +242,7 @@ def proposals_left_of_zero(state: TrialState) -> int:
     return sum(optimizer.ask(60, seed).config["x"] < 0 for seed in range(60))
 
 
-@pytest.mark.parametrize("name", ["evolutionary_bayesian", "tpe", "gp", "nsga2"])
+@pytest.mark.parametrize("name", ["evolutionary_bayesian", "tpe", "gp", "nsga2", "nsga3"])
 @pytest.mark.requirement("SEARCH-19")
 def test_two_objectives(name: str) -> None:
     objectives = (Objective("val_loss"), Objective("ic", "max"))

@@ -18,13 +18,15 @@ from search.objective import Objective
 from search.stopping.asha import Asha
 from search.stopping.hyperband import Hyperband, bracket_order, bracket_starts
 from search.trial import Decision, Observation, Trial, TrialState
-from tests.search.toy_search import OBJECTIVES, RUNGS, observed, running
+from tests.search.toy_search import OBJECTIVES, RUNGS, SMOOTH, observed, running
 
 RULES: dict[str, dict[str, Any]] = {
     "none": {},
     "asha": {"min_folds": 1, "eta": 2},
     "hyperband": {"min_folds": 1, "eta": 2},
+    "dominated": {"min_folds": 1, "eta": 2},
     "fold_racing": {},
+    "predicted": {},
 }
 
 
@@ -49,7 +51,7 @@ def in_order(rule: Asha, losses: list[float]) -> list[bool]:
 
 
 def made(name: str) -> stopping.StoppingRule:
-    return stopping.make(name, objectives=OBJECTIVES, ladder=RUNGS, **RULES[name])
+    return stopping.make(name, space=SMOOTH, objectives=OBJECTIVES, ladder=RUNGS, **RULES[name])
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -180,7 +182,7 @@ def test_asha_never_stops_the_best_where_there_is_no_noise(
 )
 def test_wrong_rules_are_refused(name: str, given_settings: dict[str, float], message: str) -> None:
     with pytest.raises(SpaceError, match=message):
-        stopping.make(name, objectives=OBJECTIVES, ladder=RUNGS, **given_settings)
+        stopping.make(name, space=SMOOTH, objectives=OBJECTIVES, ladder=RUNGS, **given_settings)
 
 
 # Hyperband.

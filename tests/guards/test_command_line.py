@@ -19,6 +19,7 @@ FLAGS = {
     "--out",
     "--set",
     "--mlflow-uri",
+    "--warm-start",
     "--resume",
     "--dry-run",
     "--final-eval",

@@ -40,7 +40,7 @@ def raced(number: int, losses: list[float], *, metric: str = "val_loss", blocks:
 
 def rule_with_a_field(seed: int = 0, spread: float = 0.1, n: int = 20, **settings: Any) -> FoldRacing:
     """A rule that has heard complete trials around a loss of 1, so that it knows how much folds differ."""
-    rule, rng = FoldRacing(Objective(), N_FOLDS, **settings), np.random.default_rng(seed)
+    rule, rng = FoldRacing(Objective(), N_FOLDS, **{"margin": 0.0, **settings}), np.random.default_rng(seed)
     for number in range(n):
         losses = 1.0 + spread * rng.standard_normal(N_FOLDS)
         rule.tell(raced(number, losses.tolist(), state=TrialState.COMPLETE))
@@ -60,7 +60,47 @@ def test_a_bad_trial_leaves_after_one_fold_and_an_equal_one_stays() -> None:
 
 
 def test_without_knowledge_of_the_spread_one_fold_drops_nobody() -> None:
-    assert decide(rule_with_a_field(n=6), [50.0]) is Decision.CONTINUE
+    assert decide(rule_with_a_field(n=1), [50.0]) is Decision.CONTINUE
+    assert decide(rule_with_a_field(n=3), [50.0]) is Decision.STOP
+
+
+def test_a_few_trials_after_two_folds_tell_how_much_folds_scatter() -> None:
+    """Six trials of two folds, nobody complete: the leader is one of six that could have been it."""
+    rule, rng = FoldRacing(Objective(), N_FOLDS, margin=0.0), np.random.default_rng(5)
+    for number in range(6):
+        losses = [1.0, 4.0] + 0.1 * rng.standard_normal(2)
+        assert decide(rule, [9.0]) is Decision.CONTINUE
+        rule.tell(raced(number, losses.tolist()))
+    rule.tell(raced(6, [1.0, 4.1]))
+    rule.tell(raced(7, [1.1, 4.0]))
+    assert decide(rule, [9.0]) is Decision.STOP
+    assert decide(rule, [1.1]) is Decision.CONTINUE
+
+
+def test_the_spread_of_a_trial_is_what_the_world_gave_it() -> None:
+    """Folds differ by 5 for everyone and by 0.3 for each trial alone; a difference to four leaders has 1.25 as much."""
+    rule, rng = FoldRacing(Objective(), N_FOLDS), np.random.default_rng(6)
+    difficulty = 5 * rng.standard_normal(N_FOLDS)
+    for number in range(200):
+        n = int(rng.integers(2, N_FOLDS + 1))
+        quality = rng.standard_normal()
+        rule.tell(raced(number, (quality + difficulty + 0.3 * rng.standard_normal(N_FOLDS))[:n].tolist()))
+    prior = rule._spreads.prior(4)
+    assert prior is not None
+    assert prior.variance == pytest.approx(1.25 * 0.09, rel=0.1)
+
+
+def test_a_trial_is_held_against_the_mean_of_the_leaders() -> None:
+    """One complete trial was lucky on the folds of the test; alone it would drop whom the mean of four keeps."""
+    lucky = [0.4, 0.4, 0.4, 1.0, 1.0, 1.0, 1.0, 0.9]
+    rest = [[1.0, 1.1, 0.9, 1.0, 1.1, 1.0, 0.9, 1.0], [1.1, 0.9, 1.0, 1.0, 0.9, 1.1, 1.0, 1.0]]
+    decisions = {}
+    for leaders in (1, 4):
+        rule = FoldRacing(Objective(), N_FOLDS, leaders=leaders, margin=0.0)
+        for number, losses in enumerate([lucky, *rest * 4]):
+            rule.tell(raced(number, losses, state=TrialState.COMPLETE))
+        decisions[leaders] = decide(rule, [1.0, 0.9, 1.1])
+    assert decisions == {1: Decision.STOP, 4: Decision.CONTINUE}
 
 
 def test_folds_that_are_hard_for_all_drop_nobody() -> None:
@@ -86,15 +126,6 @@ def test_only_whole_folds_are_looked_at() -> None:
     assert rule_with_a_field().decide(partial) is Decision.CONTINUE
 
 
-@pytest.mark.parametrize("spending", [0.5, 1.0, 3.0])
-def test_the_looks_spend_alpha_and_no_more(spending: float) -> None:
-    rule = FoldRacing(Objective(), N_FOLDS, alpha=0.04, min_folds=2, spending=spending)
-    levels = [rule.level(n) for n in rule.looks]
-    assert sum(levels) == pytest.approx(0.04)
-    assert min(levels) > 0
-    assert (levels[0] < levels[-1]) == (spending > 1)
-
-
 def test_blocks_that_disagree_with_each_other_keep_a_trial() -> None:
     """Folds say worse; inside the folds the loss wanders so much that it may be chance."""
     rule, rng = FoldRacing(Objective(), N_FOLDS), np.random.default_rng(2)
@@ -111,6 +142,7 @@ def test_a_margin_drops_who_cannot_matter() -> None:
     losses = [1.0, 1.02, 1.01, 0.99, 1.0, 1.01, 1.0]
     assert decide(rule_with_a_field(), losses) is Decision.CONTINUE
     assert decide(rule_with_a_field(margin=6.0), losses) is Decision.STOP
+    assert decide(rule_with_a_field(margin=6.0), [0.5] * 7) is Decision.CONTINUE  # better by more than the margin
 
 
 def test_trials_that_failed_lead_nobody() -> None:
@@ -151,7 +183,7 @@ def test_the_best_trial_of_a_search_is_dropped_no_more_often_than_alpha(name: st
             ladder=table.ladder,
             n_trials=40,
             optimizer="random",
-            stopping={"name": "fold_racing", "alpha": 0.2},
+            stopping={"name": "fold_racing", "alpha": 0.2, "margin": 0.0},
             seed=seed,
         )
         folds += simulate(study, table, n_workers=4)[-1].folds

@@ -72,7 +72,7 @@ def test_a_search_replays_identically(tmp_path: Path, optimizer: str, capsys: py
     assert capsys.readouterr().out == f"replayed {n_proposals} proposals and {n_decisions} decisions: identical\n"
 
 
-@pytest.mark.parametrize("rule", ["none", "asha", "hyperband", "fold_racing"])
+@pytest.mark.parametrize("rule", ["none", "asha", "hyperband", "fold_racing", "predicted"])
 @pytest.mark.requirement("REPRO-1")
 def test_every_stopping_rule_replays_identically(tmp_path: Path, rule: str) -> None:
     """40 trials with three workers, killed twice; every rule that drops trials drops some of them."""

@@ -41,7 +41,7 @@ def search(*arguments: str | Path, wait: bool = True) -> subprocess.Popen[str]:
 def outcome(run_dir: Path) -> pl.DataFrame:
     """What a search found, less what no two runs share: times."""
     trials = pl.read_parquet(run_dir / "trials.parquet")
-    return trials.drop("seconds", "attempts", *[c for c in trials.columns if "seconds" in c or "per_second" in c])
+    return trials.drop("seconds", "attempts", *[c for c in trials.columns if "second" in c or "latency" in c])
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +92,34 @@ def test_a_search_that_is_killed_and_resumed_ends_as_one_left_alone(whole_run: P
     assert resumed.returncode == 0, err
     assert out.splitlines()[-1] == str(run_dir)
     assert outcome(run_dir).equals(outcome(whole_run), null_equal=True)
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_a_widened_search_trains_no_known_fold_again_and_counts_what_was_tried(whole_run: Path) -> None:
+    """The leaders of the first search come first, from its results; then the wider space is searched."""
+    run_dir = whole_run.parent / "wider"
+    wider = "parameters.hidden={type: choice, choices: [32-16, 64-32-16, 128-64-32], default: 32-16}"
+    before = pl.read_parquet(whole_run / "trials.parquet")
+    n_leaders = min(5, len(before.filter(pl.col("state") == "complete")))
+    start = ["--warm-start", whole_run, "--set", wider, "--set", f"budget.trials={n_leaders + 1}"]
+    done = search(*SEARCH[:-2], *start, "--out", run_dir)
+    _, err = done.communicate()
+    assert done.returncode == 0, err
+    assert f"warm start from whole: {6 - n_leaders} results are known, its {n_leaders} leaders are tried first" in err
+    after = pl.read_parquet(run_dir / "trials.parquet").sort("number")
+    leaders = after.filter(pl.col("origin") == "enqueued")
+    assert len(leaders) == n_leaders
+    old = dict(before.select("seed", "metric.val_loss").iter_rows())
+    complete = leaders.filter(pl.col("n_folds") == 2).select("seed", "metric.val_loss")
+    assert all(old[seed] == loss for seed, loss in complete.iter_rows())
+    plan = json.loads((run_dir / "plan.json").read_text())
+    assert plan["n_folds_reused"] == leaders["n_folds"].sum() > 0
+    assert plan["inherited_trials"] == 6 - n_leaders
+    replayed = subprocess.run(
+        [sys.executable, "-m", "search.replay", run_dir], cwd=ROOT, capture_output=True, text=True
+    )
+    assert replayed.stdout.endswith("identical\n"), replayed.stdout + replayed.stderr
 
 
 def n_observed(run_dir: Path) -> int:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +21,7 @@ from search.mind import Mind
 from search.objective import Objective
 from search.space import Choice, Float, Space
 from search.study import Study
-from search.trial import Decision, Trial, TrialState, ladder
+from search.trial import Config, Decision, Trial, TrialState, ladder
 from tests.search.toy_search import RUNGS, SPACE, loss_of, observed, run_trial
 
 ARGUMENTS: dict[str, Any] = {
@@ -369,14 +370,19 @@ ACTIONS = st.lists(
 )
 
 
-@given(actions=ACTIONS, kills=st.sets(st.integers(0, 39), min_size=1, max_size=4), optimizer=st.sampled_from("rc"))
+@given(
+    actions=ACTIONS,
+    kills=st.sets(st.integers(0, 39), min_size=1, max_size=4),
+    optimizer=st.sampled_from("rc"),
+    rule=st.sampled_from(["asha", "hyperband", "fold_racing"]),
+)
 @settings(max_examples=25, deadline=None)
 @pytest.mark.requirement("SEARCH-15")
 @pytest.mark.requirement("REPRO-1")
 def test_a_killed_search_holds_the_trials_of_one_left_alone(
-    actions: list[tuple[str, int]], kills: set[int], optimizer: str
+    actions: list[tuple[str, int]], kills: set[int], optimizer: str, rule: str
 ) -> None:
-    arguments = {**ARGUMENTS, "optimizer": {"r": ARGUMENTS["optimizer"], "c": "cma_es"}[optimizer]}
+    arguments = {**ARGUMENTS, "optimizer": {"r": ARGUMENTS["optimizer"], "c": "cma_es"}[optimizer], "stopping": rule}
     with tempfile.TemporaryDirectory() as folder:
         alone, killed = (Driver(Path(folder) / name, arguments) for name in ("alone", "killed"))
         for position, (action, which) in enumerate(actions):
@@ -412,3 +418,31 @@ def test_every_prefix_of_a_journal_gives_the_study_of_that_moment_and_its_next_p
             fresh.apply(earlier)
         assert dict(again.history.trials) == dict(fresh.history.trials) == trials
         assert again.propose() == fresh.propose() == proposal
+
+
+@pytest.mark.parametrize("optimizer", ["evolutionary_bayesian", "tpe", "nsga2"])
+@pytest.mark.requirement("REPRO-1")
+def test_a_synchronous_search_proposes_the_same_whatever_the_workers_and_their_order(optimizer: str) -> None:
+    def proposals(n_workers: int, seed_of_order: int, *, synchronous: bool = True) -> list[Config]:
+        rng = np.random.default_rng(seed_of_order)
+        study = Study.in_memory(
+            space=SPACE,
+            ladder=RUNGS[:1],
+            n_trials=18,
+            optimizer=optimizer,
+            stopping="none",
+            population=6,
+            enqueue=({"lr": 1e-3}, {"lr": 1e-2}),
+            synchronous=synchronous,
+            infeasible=lambda config: "too wide" if config["width"] > 700 else None,
+        )
+        running: list[Trial] = []
+        while not study.is_done:
+            while len(running) < n_workers and (trial := study.next()) is not None:
+                running.append(trial)
+            run_trial(study, trial := running.pop(rng.integers(len(running))), [loss_of(trial.config)])
+        return [trial.config for trial in study.trials.values()]
+
+    first = proposals(1, 0)
+    assert proposals(3, 1) == proposals(6, 2) == proposals(40, 3) == first
+    assert proposals(3, 1, synchronous=False) != first

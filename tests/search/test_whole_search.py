@@ -7,13 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy.integrate import quad
+from scipy.stats import norm
 
 from search.errors import SpaceError
 from search.objective import Objective
 from search.replay import main
 from search.settings import SpaceFile
-from search.stopping.whole_search import WholeSearch
+from search.stopping.whole_search import N_WATCHED, WholeSearch, normal_improvement
 from search.study import Study
 from search.trial import TrialState
 from tests.search.toy_search import RUNGS, SPACE, run_trial, running
@@ -46,6 +49,27 @@ def test_progress_within_the_noise_is_no_progress() -> None:
     assert rule.reason() is None
 
 
+def test_expected_improvement_is_the_mean_of_what_lies_below_zero() -> None:
+    for gap, spread in ((1.0, 0.5), (-0.3, 2.0), (0.0, 1.0)):
+        expected = quad(lambda x, g=gap, s=spread: max(-x, 0.0) * norm.pdf(x, g, s), -20, 0)[0]
+        assert normal_improvement(gap, spread) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_search_without_anything_left_to_gain_ends_and_one_that_still_spreads_goes_on() -> None:
+    """Trials are worse by 1 on average with noise 0.1: only how much they truly differ among themselves decides."""
+    for spread, is_over in ((0.1, True), (1.0, False)):
+        rule, rng = WholeSearch(Objective(), least_improvement=0.5), np.random.default_rng(0)
+        complete(rule, 0, [0.0, 0.0, 0.0, 0.0])
+        for number in range(1, N_WATCHED):
+            assert rule.reason() is None
+            quality = 1.0 + spread * float(rng.standard_normal())
+            complete(rule, number, (max(quality, 0.2) + 0.1 * rng.standard_normal(4)).tolist())
+        reason = rule.reason()
+        assert (reason is not None) == is_over
+        if reason is not None:
+            assert reason.startswith("budget.least_improvement: 30 more trials like the last")
+
+
 def test_refused_proposals_are_no_trials() -> None:
     rule = WholeSearch(Objective(), patience=1, give_up_after=1)
     complete(rule, 0, [1.0])
@@ -57,6 +81,7 @@ def test_refused_proposals_are_no_trials() -> None:
     ("settings", "message"),
     [
         ({"patience": 0}, "above 0, found None, 0"),
+        ({"least_improvement": -1.0}, "above 0, found None, None, -1.0"),
         ({"gpu_hours": 1.0}, "gpus_per_trial above 0"),
     ],
 )
@@ -118,4 +143,10 @@ def test_the_file_says_where_gpu_hours_count_nothing() -> None:
     text = '{"family": "mlp", "parameters": {}, "data": {}, "folds": {}, "budget": {"trials": 3, "gpu_hours": 2}}'
     file = SpaceFile.model_validate_json(text)
     assert [problem.path for problem in file.problems()] == [("budget", "gpu_hours")]
-    assert file.limits() == {"gpu_hours": 2.0, "patience": None, "give_up_after": 10, "gpus_per_trial": 0.0}
+    assert file.limits() == {
+        "gpu_hours": 2.0,
+        "patience": None,
+        "least_improvement": None,
+        "give_up_after": 10,
+        "gpus_per_trial": 0.0,
+    }

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from trainables.protocol import RungReport
 from trainables.train import _parser, main, read_request
+from trainables.training.display import TrainingDisplay
+from trainables.training.loop import StepReport
 
 ROOT = Path(__file__).parents[2]
 FILE = """
@@ -47,7 +52,7 @@ def test_a_configuration_is_trained_and_its_folder_named_last(tmp_path, capsys):
 @pytest.mark.requirement("TRAIN-5")
 def test_the_documented_flags_round_trip_to_the_config():
     flags = "--d-model 1024 --layers 32 --epochs 10 --batch-size 64 --accum-steps 4 --lr 1e-4 --lookback 128"
-    switches = "--vol-gated-attn --topk-moe --grad-checkpoint"
+    switches = "--composite-loss --vol-gated-attn --topk-moe --grad-checkpoint"
     wanted = read_request(_parser().parse_args(f"--family condor --local-data bars.parquet {flags} {switches}".split()))
     expected = {
         "d_model": 1024,
@@ -57,12 +62,38 @@ def test_the_documented_flags_round_trip_to_the_config():
         "accum_steps": 4,
         "lr": 1e-4,
         "lookback": 128,
+        "loss": "composite",
         "vol_gated_attn": True,
         "moe": "topk",
         "grad_checkpoint": True,
     }
     assert expected.items() <= wanted.config.items()
     assert (wanted.data.source, wanted.data.bars) == ("files", "bars.parquet")
+
+
+def test_the_display_moves_with_the_steps_and_tells_losses_and_speed():
+    console = Console(force_terminal=True, width=120, file=StringIO())
+    with TrainingDisplay(console, last_fold=1, lookback=4) as display:
+        for step in (1, 2):
+            display.stepped(
+                StepReport(fold=0, step=step, n_steps=9, loss=0.5, gradient_norm=1.0, learning_rate=0.1, n_rows=8)
+            )
+        display._progress.refresh()
+        display.reported(RungReport(rung=0, fold=0, share=1.0, metrics={"val_loss": 0.25}, n_scored=3, seconds=1.5))
+    shown = console.file.getvalue()
+    assert "fold 0 of 0-1" in shown
+    assert "2/9" in shown
+    assert "loss 0.5" in shown
+    assert "tokens/s" in shown
+    assert "fold 0: val_loss 0.25000, 1.5 s" in shown
+
+
+def test_a_run_by_epoch_scores_every_epoch(tmp_path, capsys):
+    assert run(write(tmp_path), "--by-epoch") == 0
+    out = capsys.readouterr().out
+    assert "fold 0, 50%: val_loss" in out
+    assert "fold 0: val_loss" in out
+    assert (tmp_path / "out" / "curves" / "final" / "fold-00.parquet").is_file()
 
 
 def test_a_switch_that_the_family_does_not_have_is_refused_in_one_line(tmp_path, capsys):
@@ -102,6 +133,20 @@ def test_a_missing_file_and_an_unwritable_folder_have_their_codes(tmp_path, caps
     (tmp_path / "out").write_text("a file where the folder should be")
     assert run(write(tmp_path)) == 4
     assert "out" in capsys.readouterr().err
+
+
+def test_what_does_not_fit_ends_with_one_line(tmp_path, capsys, monkeypatch):
+    def walk(assignment, on_step):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB\nmore about it")
+        yield
+
+    monkeypatch.setattr("trainables.training.walk.run_trial", walk)
+    assert run(write(tmp_path)) == 1
+    error = " ".join(capsys.readouterr().err.split())
+    assert error == (
+        "out of memory, with half the micro-batch too: CUDA out of memory. Tried to allocate 2.00 GiB; "
+        "lower --batch-size"
+    )
 
 
 @pytest.mark.requirement("TRAIN-17")

@@ -7,6 +7,7 @@ because low-fidelity profiles shrink a model below all of them. A field that a s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
@@ -14,6 +15,8 @@ from pydantic import Field, model_validator
 
 from trainables.condor import sizes
 from trainables.config import FamilyConfig
+from trainables.data.config import DataConfig
+from trainables.errors import DataError
 from trainables.features.schemas import CONDOR_BASE, CONDOR_DYNAMIC, PRIMITIVES
 
 HORIZON_SESSIONS = (1, 3, 5, 10)
@@ -97,7 +100,9 @@ class CondorConfig(FamilyConfig):
     """`all`, or names of feature groups joined by `+`: spot, physics, volatility, technicals, bands, metadata, dynamic,
     primitives. What is left out is not shown to the model; the data set stays the same."""
     sequence_axis: Literal["time", "per_contract", "flat"] = "time"
-    """What a row is (C-2). Only `time`, one row per bar, is built."""
+    """What a row is (C-2). `time`: a bar, with the put nearest the money and 30 days; `per_contract`: a contract at a
+    bar, windows inside one contract; `flat`: the documented stream of all contracts bar by bar, whose windows mix
+    strikes. The last two need `data.chain`; of each moment the row of that put is scored."""
     ewma_alpha: float = Field(default=0.06, gt=0, lt=1)
     """Weight of the newest squared return in the volatility average, 0.01..0.3 (FEAT-CB-32)."""
     energy_alpha: float = Field(default=1000.0, gt=0)
@@ -236,6 +241,9 @@ class CondorConfig(FamilyConfig):
     regime_label_horizon: Literal[0, 390, 1950] = 390
     """Minutes of regular trading ahead at which the regime is to be predicted; 390 is one session (DATA-22, C-23)."""
 
+    target_moments: tuple[tuple[float, float], ...] | None = None
+    """Mean and deviation of the return over each horizon among the training rows; filled in training, not by hand."""
+
     @property
     def n_features(self) -> int:
         """Features that the model sees."""
@@ -290,6 +298,18 @@ class CondorConfig(FamilyConfig):
             return (7, 15, 23)
         return tuple(k * self.n_layers // 4 - 1 for k in (1, 2, 3))
 
+    def at_fidelity(self, *, width_frac: float, depth_frac: float) -> CondorConfig:
+        """Return the config with a share of `d_model` and `n_layers`, as near as heads and attention allow."""
+        inner = 1 if self.block == "documented" else self.expand
+        unit = self.headdim // math.gcd(self.headdim, inner) if self.ssm_variant == "mamba2" else 1
+        fewest = 1
+        if self.vol_gated_attn:
+            unit = math.lcm(unit, self.vga_heads)
+            fewest = max(4, self.attention_layers()[-1] + 1) if self.vga_layers == "documented" else 4
+        width = max(unit, round(width_frac * self.d_model / unit) * unit)
+        depth = max(fewest, round(depth_frac * self.n_layers))
+        return self.model_validate({**self.model_dump(), "d_model": width, "n_layers": min(depth, self.n_layers)})
+
     def n_parameters(self) -> int:
         """Number of trainable parameters, computed without building the model."""
         return sum(sizes.parameters(self).values())
@@ -301,6 +321,16 @@ class CondorConfig(FamilyConfig):
     def forward_flops(self) -> float:
         """Estimated floating-point operations of the forward pass of one window."""
         return sizes.forward_flops(self)
+
+    @classmethod
+    def check_data(cls, reach: Mapping[str, tuple[Any, ...]], data: DataConfig) -> None:
+        """Refuse rows of contracts without a chain."""
+        axes = sorted(set(reach.get("sequence_axis", ())) - {"time"})
+        if axes and data.chain is None:
+            raise DataError(
+                f"sequence_axis: {axes[0]} expected a chain of contracts, found none; name its file in data.chain, or "
+                "set sequence_axis: time"
+            )
 
     @classmethod
     def scored_lookback(cls, reach: Mapping[str, tuple[Any, ...]]) -> int:
@@ -384,7 +414,6 @@ class CondorConfig(FamilyConfig):
 
 
 _BUILT: Mapping[str, tuple[Any, ...]] = {
-    "sequence_axis": ("time",),
     "label_mode": ("soft_hindsight", "argmax_hindsight"),
 }
 """Fields of which only some values have code, with those values."""

@@ -22,8 +22,12 @@ from trainables.layers.experts import chosen
 REFERENCE = CondorConfig()
 """The settings of the reference loss: the defaults, whatever a trial trains with (LOSS-11)."""
 
-EXTRA_TARGETS = ("regime_now", "sigma_atm", "move")
-"""Target columns that are no labels of an output: the regime of the row, and what a condor's profit depends on."""
+EXTRA_TARGETS = ("regime_now", "sigma_atm", "move", "session_volatility")
+"""Target columns that are no labels of an output: the regime of the row, what a condor's profit depends on, and the
+moving volatility that a naive forecast says."""
+
+DOCUMENTED_NAMES = {"target_dte": "dte", "win_probability": "pop", "max_loss_frac": "mdd"}
+"""Short names that the source's curves use for outputs of the policy."""
 
 ROI, RISK, CONFIDENCE = 5, 6, 7
 """Places in the policy (CONDOR-13)."""
@@ -40,6 +44,7 @@ class Targets:
         regime_now: (B,) class of the regime at the row itself (C-23).
         sigma_atm: (B,) expected move up to the best expiry, price units (C-36).
         move: (B,) realised move up to it, in units of `sigma_atm`.
+        session_volatility: (B,) moving deviation of past log returns, of a session (ANALYSIS-4).
         path: (B, J, 4) as the trajectory, or None.
     """
 
@@ -49,6 +54,7 @@ class Targets:
     regime_now: Tensor
     sigma_atm: Tensor
     move: Tensor
+    session_volatility: Tensor
     path: Tensor | None
 
     @classmethod
@@ -63,7 +69,7 @@ class Targets:
         if targets_BK.shape[1] < expected:
             raise ValueError(f"targets: expected (B, {expected}) or wider, found {tuple(targets_BK.shape)}")
         widths = [len(POLICY_RANGES), 1, len(HORIZON_SESSIONS), *(1 for _ in EXTRA_TARGETS), sessions * 4]
-        policy, regime, returns, now, sigma_atm, move, path = targets_BK[:, :expected].split(widths, dim=1)
+        policy, regime, returns, now, sigma_atm, move, volatility, path = targets_BK[:, :expected].split(widths, dim=1)
         return cls(
             policy=policy,
             regime=regime.squeeze(1).long(),
@@ -71,6 +77,7 @@ class Targets:
             regime_now=now.squeeze(1).long(),
             sigma_atm=sigma_atm.squeeze(1),
             move=move.squeeze(1),
+            session_volatility=volatility.squeeze(1),
             path=path.unflatten(1, (sessions, 4)) if sessions else None,
         )
 
@@ -127,6 +134,23 @@ def combine_base(config: CondorConfig, error_B8: Tensor, cross_entropy_B: Tensor
         weights[CONFIDENCE - 4] = 0.0
     weighted_B = (risk_B4 * risk_B4.new_tensor(weights)).sum(-1)
     return config.lambda_stk / 2 * strikes_B + config.lambda_reg * cross_entropy_B + weighted_B
+
+
+def head_losses(config: CondorConfig, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
+    """Return the mean loss of each output, without weights: eight of the policy, regime and forecast (TRAIN-12).
+
+    The probability of a win is called `pop` and the largest loss `mdd`, as in the document.
+    """
+    error_B8 = policy_errors(config, outputs["policy"], targets.policy)
+    strikes_B4 = huber(error_B8[:, :4], config.huber_delta)
+    risk_B4 = error_B8[:, 4:].square() if config.risk_loss == "mse" else huber(error_B8[:, 4:], config.huber_delta)
+    names = [DOCUMENTED_NAMES.get(name, name) for name, _, _ in POLICY_RANGES]
+    policy = torch.cat([strikes_B4, risk_B4], dim=1).mean(0)
+    return {
+        **dict(zip(names, policy, strict=True)),
+        "regime": regime_loss(outputs["regime_logits"], targets.regime).mean(),
+        "forecast": forecast_loss(config, outputs, targets.returns).mean(),
+    }
 
 
 def policy_errors(config: CondorConfig, policy_B8: Tensor, target_B8: Tensor) -> Tensor:

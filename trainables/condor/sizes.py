@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from trainables.ops.scan import choose_block, choose_chunk
+from trainables.ops.scan import choose_block, choose_chunk, choose_compiled_chunk
 
 if TYPE_CHECKING:
     from trainables.condor.config import CondorConfig
@@ -139,23 +139,25 @@ def _diffusion_parameters(config: CondorConfig) -> int:
 
 
 def _scan_flops(config: CondorConfig) -> float:
-    """Return the operations of the scan per row and layer, as `trainables.ops.scan.chunked` does them."""
+    """Return the operations of the scan per row and layer, as `trainables.ops.scan.compiled` does them."""
     n, inner = config.d_state, config.d_inner
     if config.ssm_variant == "mamba1":
         return 2 * inner * n
-    chunk = choose_chunk(config.lookback, n, config.headdim)
-    block = choose_block(chunk)
-    carried = 1 - chunk / config.lookback
-    return 2 * chunk * n + 2 * block * inner + (chunk - block) * inner + carried * 4 * n * inner
+    chunk = choose_compiled_chunk(config.lookback)
+    carried = n if chunk < config.lookback else 0
+    return 2 * chunk * n + 2 * inner * (chunk + 2 * carried)
 
 
 def _saved_numbers(config: CondorConfig) -> int:
-    """Return the numbers that a layer keeps per row for its backward pass, counted on the chunked scan."""
+    """Return the numbers that a layer keeps per row for its backward pass: compiled scan in fp32, else chunked."""
     d, inner, n = config.d_model, config.d_inner, config.d_state
-    chunk = choose_chunk(config.lookback, n, config.headdim)
-    block = choose_block(chunk)
     if config.ssm_variant == "mamba1":
         passes = math.ceil(math.log2(choose_block(config.lookback)))
         return 3 * d + 8 * inner + (3 + 2 * passes) * inner * n
     heads = inner // config.headdim
+    if config.precision not in ("bf16", "fp16"):
+        chunk = choose_compiled_chunk(config.lookback)
+        operands = heads * (chunk + 2) + inner + chunk + (inner * (2 + n / chunk) if chunk < config.lookback else 0)
+        return round(2 * d + 5 * inner + 4 * n + 5 * heads + operands)
+    block = choose_block(choose_chunk(config.lookback, n, config.headdim))
     return 3 * d + 15 * inner + 8 * n + heads * (3 * block + 8)

@@ -7,7 +7,7 @@ the slowest settings within the search's reach have values, and its label covers
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from analysis.measures import baselines
 from trainables.condor.config import HORIZON_SESSIONS, POLICY_RANGES, REGIMES, CondorConfig
+from trainables.condor.contract_rows import contract_features, contract_rows
 from trainables.condor.labels import LabelSettings, condor_labels, regime_of
 from trainables.condor.losses import (
     EXTRA_TARGETS,
     Targets,
+    condor_return,
     gaussian_crps,
+    head_losses,
     policy_errors,
     reference_loss,
     regime_accuracy,
@@ -31,12 +35,13 @@ from trainables.condor.losses import (
 from trainables.condor.model import CondorModel, Outputs
 from trainables.data.config import DataConfig, FoldsConfig
 from trainables.data.dataset import NO_LABEL, Dataset
-from trainables.data.loader import load_market
 from trainables.data.market import Market
-from trainables.data.store import FeatureStore, content_key, keep_to_market
+from trainables.data.shared import opened
+from trainables.data.store import FeatureStore, content_key
+from trainables.features.columns import columns_of
 from trainables.features.registry import compute, fingerprint, lookback
 from trainables.features.settings import FeatureSettings
-from trainables.training.family import Batch, Score
+from trainables.training.family import Batch, Family, Score
 
 Reach = Mapping[str, tuple[Any, ...]]
 
@@ -50,17 +55,19 @@ FEATURE_GENES = {
 TDA_GENES = ("tda_dim", "tda_delay", "tda_window")
 """Genes that matter where `tda` is on."""
 
-VERSION = 1
+VERSION = 2
 """Part of the store's key; raised when labels or the rule of usable rows change."""
 
 NS_PER_DAY = 86_400 * 10**9
+NAIVE_SPAN_SESSIONS = 32
+"""Memory of the naive volatility, sessions: the weight 0.06 of RiskMetrics (1996)."""
 DAYS_PER_YEAR = 365.0
 """Of the expected move (C-36)."""
 
 _NATIVE = CondorConfig(target_scaling="none_documented")
 
 
-class CondorFamily:
+class CondorFamily(Family):
     """See `trainables.training.family.Family`."""
 
     name = "condor"
@@ -72,18 +79,28 @@ class CondorFamily:
             ValueError: The reach lets something vary that defines the task itself.
         """
         _check_task(reach)
-        market, entries = _market(data, folds), _store(store)
-        keep_to_market(entries, market, data=data, folds=folds)
+        market, entries = opened(data, folds, store)
         rows_key, labels_key, names = _rows_key(config, reach, market), *_labels_key(config, reach, data, market)
         schema, settings = f"condor{config.feature_schema}", feature_settings(config)
-        features_key = content_key(rows=rows_key, features=fingerprint(schema, settings), version=VERSION)
+        axis = config.sequence_axis
+        features_key = content_key(rows=rows_key, features=fingerprint(schema, settings), axis=axis, version=VERSION)
         labels = entries.get(labels_key, lambda: _labels(market, label_settings(config, reach, data), names))
         known = entries.get(rows_key, lambda: {"rows": _known_rows(config, reach, market)})["rows"]
-        features = entries.get(features_key, lambda: {"features": _features(schema, settings, market, known)})
-        return Dataset(
+        rows = _contract_rows(config, data, market, entries)
+
+        def build() -> dict[str, NDArray[Any]]:
+            features = _features(schema, settings, market, known)
+            return {
+                "features": features if rows is None else contract_features(schema, settings, market, features, rows)
+            }
+
+        seen = CondorConfig(feature_schema=config.feature_schema).seen_features()
+        columns = columns_of(schema, seen, settings, market.bars_per_session)
+        features = entries.get(features_key, build, {"columns": columns})["features"]
+        dataset = Dataset(
             known_time=market.known_time,
-            features=features["features"],
-            feature_names=CondorConfig(feature_schema=config.feature_schema).seen_features(),
+            features=features,
+            feature_names=seen,
             targets=labels["targets"],
             target_names=names,
             label_end=labels["label_end"],
@@ -92,15 +109,25 @@ class CondorFamily:
             marks=market.marks,
             snapshot=content_key(features=features_key, labels=labels_key),
         )
+        return dataset if rows is None else _over_contracts(dataset, rows)
 
     def build_model(self, config: CondorConfig, feature_names: tuple[str, ...]) -> nn.Module:
         return CondorModel(config, feature_names)
+
+    def statistics(self, config: CondorConfig, targets_train: NDArray[np.float32]) -> CondorConfig:
+        """Return the config with mean and deviation of the training returns: what is naive to say (ANALYSIS-4)."""
+        returns = Targets.split(config, torch.from_numpy(targets_train)).returns.double()
+        moments = zip(returns.mean(0).tolist(), returns.std(0, correction=0).tolist(), strict=True)
+        return config.model_copy(update={"target_moments": tuple(moments)})
 
     def loss(self, config: CondorConfig, outputs: Outputs, batch: Batch) -> Tensor:
         return training_loss(config, outputs, batch.targets)
 
     def reference_loss(self, config: CondorConfig, outputs: Outputs, batch: Batch) -> Tensor:
         return reference_loss(outputs, Targets.split(config, batch.targets))
+
+    def head_losses(self, config: CondorConfig, outputs: Outputs, batch: Batch) -> Mapping[str, Tensor]:
+        return head_losses(config, outputs, Targets.split(config, batch.targets))
 
     def score(self, config: CondorConfig, outputs: Outputs, targets: Tensor) -> Score:
         """Score every row; see `Score`.
@@ -114,14 +141,18 @@ class CondorFamily:
         columns = {name: outputs["policy"][:, i] for i, (name, _, _) in enumerate(POLICY_RANGES)}
         columns |= {f"p_{regime}": p for regime, p in zip(REGIMES, outputs["regime_logits"].softmax(-1).T, strict=True)}
         columns |= {f"p_up_{h}": p for h, p in zip(horizons, outputs["p_up_logits"].sigmoid().T, strict=True)}
-        columns |= {"regime": known.regime, "roi_realised": known.policy[:, 5]}
+        outcomes = {"regime": known.regime, "roi_realised": known.policy[:, 5]}
         return Score(
             loss=_array(reference_loss(outputs, known)),
             crps=_array(crps_BH.mean(-1)),
             forecasts={h: (_array(outputs["mu"][:, i]), _array(known.returns[:, i])) for i, h in enumerate(horizons)},
             scales={h: _array(outputs["sigma"][:, i]) for i, h in enumerate(horizons)},
             columns={name: _array(column) for name, column in columns.items()},
-            metrics=_metrics(outputs, known),
+            outcomes={
+                **{name: _array(column) for name, column in outcomes.items()},
+                **({} if config.target_moments is None else {"baseline_crps": _naive_crps(config, known)}),
+            },
+            metrics=_metrics(config, outputs, known),
         )
 
 
@@ -204,6 +235,38 @@ def _features(schema: str, settings: FeatureSettings, market: Market, known: NDA
     return features
 
 
+def _contract_rows(
+    config: CondorConfig, data: DataConfig, market: Market, entries: FeatureStore
+) -> Mapping[str, NDArray[Any]] | None:
+    """Return the rows of the chain's contracts, or None where a row is a bar (DATA-19)."""
+    axis = config.sequence_axis
+    if axis == "time":
+        return None
+    key = content_key(kind="contract rows", market=market.snapshot, axis=axis, version=VERSION)
+    return entries.get(key, lambda: contract_rows(market, data, axis))
+
+
+def _over_contracts(bars: Dataset, rows: Mapping[str, NDArray[Any]]) -> Dataset:
+    """Return the data set of the rows, whose features are there already; each has the targets of its bar.
+
+    Of each moment the row of the reference option is scored: trials are compared on moments, not on strikes.
+    """
+    bar, is_known = rows["bar"], np.isfinite(np.asarray(bars.features)).all(axis=1)
+    return replace(
+        bars,
+        known_time=bars.known_time[bar],
+        targets=bars.targets[bar],
+        label_end=bars.label_end[bar],
+        usable=bars.usable[bar] & is_known,
+        segment=rows["segment"],
+        scored=rows["is_reference"],
+        marks={
+            **bars.marks,
+            "rows": f"{len(bar)} of {len(np.unique(rows['contract']))} contracts over {len(bars)} bars",
+        },
+    )
+
+
 def _labels(market: Market, settings: LabelSettings, expected: tuple[str, ...]) -> dict[str, NDArray[Any]]:
     """Return targets in the order of `target_names`, and label ends."""
     targets, names, label_end = condor_labels(market, settings)
@@ -212,7 +275,9 @@ def _labels(market: Market, settings: LabelSettings, expected: tuple[str, ...]) 
     if names != expected:
         raise ValueError(f"targets: expected columns {', '.join(expected)}, found {', '.join(names)}")
     days = targets[:, 3].astype(np.float64)
-    extra = np.stack([regime_of(market.iv_rank, settings), *_moves(market, days)], axis=1).astype(np.float32)
+    extra = np.stack(
+        [regime_of(market.iv_rank, settings), *_moves(market, days), _session_volatility(market)], axis=1
+    ).astype(np.float32)
     columns = np.concatenate([targets[:, :policy_and_returns], extra, targets[:, policy_and_returns:]], axis=1)
     has_label = np.isfinite(columns).all(axis=1)
     columns[~has_label] = np.nan
@@ -231,26 +296,50 @@ def _moves(market: Market, days: NDArray[np.float64]) -> tuple[NDArray[np.float6
     return expected, np.where(known, market.close[last] - market.close, np.nan) / expected
 
 
-def _metrics(outputs: Outputs, known: Targets) -> dict[str, float]:
-    """Return regime accuracies (C-23, ANALYSIS-7) and mean absolute errors of the policy in native units (C-59)."""
+def _session_volatility(market: Market) -> NDArray[np.float64]:
+    """Return the EWMA deviation of log returns up to each bar, scaled to a session (RiskMetrics 1996)."""
+    returns = np.diff(np.log(market.close), prepend=np.log(market.close[:1]))
+    span = NAIVE_SPAN_SESSIONS * market.bars_per_session
+    return baselines.ewma_scale(returns, span_rows=span) * np.sqrt(market.bars_per_session)
+
+
+def _naive_crps(config: CondorConfig, known: Targets) -> NDArray[np.float32]:
+    """Return the score of the better of two naive forecasts on these rows, which helps it, (n,) (ANALYSIS-4).
+
+    One says the mean and the spread of the training rows, the other no mean and the moving spread of past returns.
+    """
+    mean, deviation = known.returns.new_tensor(config.target_moments).T
+    root = known.returns.new_tensor(HORIZON_SESSIONS).sqrt()
+    moving = (known.session_volatility[:, None] * root).clamp_min(1e-8)
+    both = [
+        gaussian_crps(torch.zeros_like(moving) + middle, spread, known.returns).mean(-1)
+        for middle, spread in ((mean, torch.zeros_like(moving) + deviation), (torch.zeros_like(mean), moving))
+    ]
+    return _array(min(both, key=lambda score: float(score.mean())))
+
+
+def _policy_sharpe(config: CondorConfig, policy: Tensor, known: Targets) -> float | None:
+    """Return mean over deviation of the return of the predicted condors, entered at every row and held to expiry.
+
+    They overlap: it compares trials on the same rows and is no Sharpe ratio of an account.
+    """
+    earned = condor_return(policy, known.move, known.sigma_atm, config.payoff_smoothing)
+    earned = earned[torch.isfinite(earned)]
+    spread = float(earned.std()) if len(earned) > 1 else 0.0
+    return float(earned.mean()) / spread if spread > 0 else None
+
+
+def _metrics(config: CondorConfig, outputs: Outputs, known: Targets) -> dict[str, float]:
+    """Return regime accuracies (C-23, ANALYSIS-7), errors of the policy in native units (C-59), and what it earns."""
     error = policy_errors(_NATIVE, outputs["policy"], known.policy).abs().mean(0)
+    earned = _policy_sharpe(config, outputs["policy"], known)
     return {
         "regime_accuracy": regime_accuracy(outputs["regime_logits"], known.regime),
         "regime_accuracy_now": regime_accuracy(outputs["regime_logits"], known.regime_now),
         **{f"mae_{name}": float(error[i]) for i, (name, _, _) in enumerate(POLICY_RANGES)},
+        **({} if earned is None else {"policy_sharpe": earned}),
     }
 
 
 def _array(values: Tensor) -> NDArray[np.float32]:
     return values.detach().to(torch.float32).numpy()
-
-
-@lru_cache(maxsize=2)
-def _market(data: DataConfig, folds: FoldsConfig) -> Market:
-    """Load a market once per process: many trials of one search share it."""
-    return load_market(data, folds)
-
-
-@lru_cache(maxsize=4)
-def _store(folder: Path) -> FeatureStore:
-    return FeatureStore(folder)

@@ -24,6 +24,10 @@ UNUSUAL_SHARE, UNUSUAL_SESSIONS = 0.2, 3
 """Sessions with so much more or fewer bars than the median, so many of them in a row, are a change of sampling."""
 SAME_VALUE = 1e-6
 """Values of two files that differ by a smaller share are the same value, once written as float32."""
+PAUSE_HOUR = 17
+"""Globex rests from 17:00 to 18:00 New York on weekdays; the sessions of the calendar library run through."""
+THIN_SHARE, LEAST_SESSIONS = 0.5, 20
+"""A contract's first sessions are thin below this share of its median; sessions that make a median."""
 TICK = 0.01
 LARGE_MOVE = 0.02
 HISTOGRAM_LINES = 6
@@ -111,14 +115,15 @@ def _sessions(bars: Bars, step: int, data: DataConfig, title: str, facts: dict[s
         rows = place(times, step, data, title)
     except DataError as problem:
         return [Finding(severity="error", what=str(problem))]
-    outside, weekend = ~rows.kept, _is_weekend(times)
-    findings = [
-        *at_rows("warning", "bars outside of every session, at a weekend", outside & weekend, times),
-        *at_rows("warning", "bars outside of every session, on holidays or after a close", outside & ~weekend, times),
-    ]
     numbers, counts = np.unique(rows.number, return_counts=True)
     facts["sessions"] = f"{len(numbers):,}"
     facts["bars per session"] = _histogram(counts)
+    findings = [*_outside(times, rows.kept, data), *_before_the_roll(bars, rows, title)]
+    distance = np.diff(times)
+    is_short = (distance > step_ns) & (distance < 3600 * NS_PER_SECOND)
+    if is_short.any():
+        low, high = distance[is_short].min() // step_ns, distance[is_short].max() // step_ns
+        facts["gaps below an hour"] = f"{is_short.sum():,}, {low} to {high} bars apart, in sessions or not"
     gap = np.diff(rows.event_time) // step_ns - 1
     is_gap = (np.diff(rows.number) == 0) & (gap > 0)
     if is_gap.any():
@@ -135,6 +140,38 @@ def _sessions(bars: Bars, step: int, data: DataConfig, title: str, facts: dict[s
         findings += _after_hours(bars, step, data)
     findings += _ends(bars, rows, step_ns, data)
     return findings
+
+
+def _outside(times: Int, kept: NDArray[np.bool_], data: DataConfig) -> list[Finding]:
+    """Find bars out of hours: by the clock, and by the calendar, which may lack a day or end one too early."""
+    outside, weekend = ~kept, _is_weekend(times)
+    other = outside & ~weekend
+    days, counts = np.unique(local_day(times[other]), return_counts=True)
+    listed = ", ".join(f"{day.astype('datetime64[D]')}: {n}" for day, n in zip(days, counts, strict=True))
+    shown = listed if len(days) <= HISTOGRAM_LINES else f"{len(days)} days"
+    findings = [
+        *at_rows("warning", "bars outside of every session, at a weekend", outside & weekend, times),
+        *at_rows("warning", f"bars outside of every session, on holidays or after a close ({shown})", other, times),
+    ]
+    if data.calendar == "CMES":
+        hour = local_time(times) % NS_PER_DAY // (3600 * NS_PER_SECOND)
+        paused = kept & (hour == PAUSE_HOUR)
+        what = f"bars in the hour from {PAUSE_HOUR}:00 New York, when Globex pauses since 2015; the calendar keeps them"
+        findings += at_rows("warning", what, paused, times)
+    return findings
+
+
+def _before_the_roll(bars: Bars, rows: SessionRows, title: str) -> tuple[Finding, ...]:
+    """Find first sessions of a contract that were traded little: another one may have been in front."""
+    from trainables.data.rolls import CODE
+
+    number = np.unique(rows.number, return_inverse=True)[1]
+    volume = np.bincount(number, weights=np.nan_to_num(bars.volume[rows.kept]))
+    if not CODE.fullmatch(title.split()[-1]) or len(volume) < LEAST_SESSIONS:
+        return ()
+    n_thin = int(np.argmax(volume >= THIN_SHARE * np.median(volume)))
+    what = f"first sessions with under {THIN_SHARE:.0%} of the usual volume: another contract may have been in front"
+    return (Finding(severity="note", what=what, count=n_thin, first=stamp(bars.timestamp[0])),) if n_thin else ()
 
 
 def _is_weekend(times: Int) -> NDArray[np.bool_]:

@@ -24,6 +24,10 @@ class ChainConfig(StrictModel):
     """Seconds after its timestamp at which a row is known; end-of-day Greeks are computed after the close."""
     max_age_minutes: float = Field(default=5.0, gt=0)
     """Older quotes are not used (DATA-15). End-of-day chains need days: 5760 carries one over a long weekend."""
+    n_strikes: int = Field(default=50, ge=1)
+    """Strikes nearest to the money, of each type, that make rows of their own (DATA-14): see condor's sequence_axis."""
+    min_volume: float = Field(default=1.0, ge=0)
+    """Contracts traded below which a quote makes no row of its own; 0 asks for no volume (DATA-14)."""
     min_coverage: float = Field(default=0.5, ge=0, le=1)
     """Share of rows with a good quote below which the file is refused (B32)."""
     bounds_tolerance_frac: float = Field(default=1e-3, ge=0)
@@ -43,7 +47,7 @@ class SyntheticConfig(StrictModel):
 
     seed: int = Field(default=0, ge=0)
     """Same seed, same market, in every process."""
-    bars: Literal["minutes", "days"] = "days"
+    bars: Literal["seconds", "minutes", "days"] = "days"
     """Length of a bar."""
     first_day: str = "2005-01-03"
     """ISO date from which sessions of the calendar are made, holidays and half days included."""
@@ -62,9 +66,9 @@ class SyntheticConfig(StrictModel):
     regime_stay: float = Field(default=0.98, ge=0, le=1)
     """Probability that a session has the regime of the one before."""
     overnight_share: float = Field(default=0.2, ge=0, lt=1)
-    """Share of a session's variance before its first bar; minutes only."""
+    """Share of a session's variance before its first bar; within a day only."""
     seasonality: float = Field(default=1.0, ge=0)
-    """Intraday variance at open and close, over that at noon, less one; minutes only."""
+    """Intraday variance at open and close, over that at noon, less one; within a day only."""
     drift_ann: float = 0.05
     """Mean log-return of a year."""
     iv_premium: float = Field(default=0.1, gt=-1)
@@ -216,6 +220,8 @@ class DataConfig(StrictModel):
 class FoldsConfig(StrictModel):
     """Walk-forward folds (WF-1). Boundaries are midnights in the exchange's zone on calendar-month steps."""
 
+    unit: Literal["months", "days"] = "months"
+    """What the numbers of months below count. `days`: days that have bars, for data of seconds that cover no months."""
     mode: Literal["anchored", "rolling"] = "anchored"
     """`anchored`: training always starts at the first row; `rolling`: it is `train_months` long."""
     train_months: int = Field(default=6, ge=1)
@@ -238,6 +244,13 @@ class FoldsConfig(StrictModel):
         if self.step_months is not None and self.step_months < self.validation_months:
             raise ValueError("step_months must not be below validation_months: validation windows would overlap")
         return self
+
+
+class Unfolded(FoldsConfig):
+    """No folds and no vault: all rows are there, to be scored by a model that was trained elsewhere.
+
+    No space file can say this; `trainables.serve` makes it.
+    """
 
 
 class FinalFolds(FoldsConfig):

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """Rows in time order. A sample is the window of `lookback` rows that ends at a row, with that row's targets.
+    """Rows in time order, or those of several contracts one after another.
+
+    A sample is the window of `lookback` rows that ends at a row, with that row's targets.
 
     Attributes:
         known_time: (n_rows,) int64 ns UTC. When the features of a row are known: the moment of decision.
@@ -23,6 +25,7 @@ class Dataset:
             Rows without a label hold the largest int64.
         usable: (n_rows,) bool. Features of the row itself are finite and the label exists.
         segment: (n_rows,) int64. Windows never cross segments.
+        scored: (n_rows,) bool. The row of its moment that stands for it where there are several; None: every row does.
         marks: What is modelled, not measured.
         snapshot: Content hash of all of the above.
     """
@@ -37,6 +40,7 @@ class Dataset:
     segment: NDArray[np.int64]
     marks: Mapping[str, str]
     snapshot: str
+    scored: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.known_time)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import date, time
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 from trainables.data.config import FinalFolds, FoldsConfig
 from trainables.data.dataset import NO_LABEL, Dataset
 from trainables.data.windows import history_length
-from trainables.data.zones import NS_PER_DAY, day_of, instant
+from trainables.data.zones import NS_PER_DAY, day_of, instant, instants, local_day
 from trainables.errors import DataError
 
 
@@ -58,12 +60,13 @@ def plan_folds(known_time: NDArray[np.int64], folds: FoldsConfig) -> FoldPlan:
     """Lay folds over the months of the data. Source: WF-1, C-52.
 
     A month is a calendar month in New York, counted from the month of the first row to the month of the last; a first
-    or last month that the data cover only in part counts. The last `test_months` of them are the vault. `FinalFolds`
-    open it: their one fold trains on all that lies before and is scored on it (SEARCH-17).
+    or last month that the data cover only in part counts. The last `test_months` of them are the vault. With
+    `unit: days` a New York day that has rows stands for a month. `FinalFolds` open the vault: their one fold trains on
+    all that lies before and is scored on it (SEARCH-17).
 
     Args:
         known_time: (n_rows,) ns UTC, increasing, of all rows, the vault's included (`loader.load_times`): what a closed
-            vault leaves over would be planned as if it were everything. Only the first and the last are looked at.
+            vault leaves over would be planned as if it were everything.
         folds: The `folds` section.
 
     Raises:
@@ -71,27 +74,26 @@ def plan_folds(known_time: NDArray[np.int64], folds: FoldsConfig) -> FoldPlan:
     """
     if len(known_time) == 0:
         raise DataError("data: expected at least one row, found none; nothing can be split into folds")
-    first = _month(int(known_time[0]))
-    n_months = _month(int(known_time[-1]) - 1) - first + 1
-    vault = n_months - folds.test_months
+    edges = _edges(known_time, folds)
+    n_units = len(edges) - 1
+    vault = n_units - folds.test_months
     step = folds.step_months or folds.validation_months
     starts = range(folds.train_months, vault - folds.validation_months + 1, step)
     if not starts:
         needed = folds.train_months + folds.validation_months + folds.test_months
         raise DataError(
             f"folds: one fold needs train {folds.train_months} + validation {folds.validation_months} + "
-            f"test {folds.test_months} = {needed} months, found {n_months} "
+            f"test {folds.test_months} = {needed} {folds.unit}, found {n_units} "
             f"({_day(known_time[0])} to {_day(known_time[-1])}); give more data or lower folds.train_months"
         )
-    vault_start = _midnight(first + vault)
-    vault_end = max(_midnight(first + n_months), int(known_time[-1]) + 1)
+    vault_end = max(edges[-1], int(known_time[-1]) + 1)
     if isinstance(folds, FinalFolds):
-        return _final_plan(_window(first, vault, vault_start, folds), vault_end)
-    windows = [_window(first, start, vault_start, folds) for start in starts]
+        return _final_plan(_window(edges, vault, edges[vault], folds), vault_end)
+    windows = [_window(edges, start, edges[vault], folds) for start in starts]
     kept = windows[-folds.max_folds :] if folds.max_folds else windows
     return FoldPlan(
         windows=tuple(_numbered(kept)),
-        vault_start=vault_start,
+        vault_start=edges[vault],
         vault_end=vault_end,
     )
 
@@ -135,7 +137,24 @@ def fold_rows(
         raise DataError(
             f"folds: {_name(window)} has no training row; {_why_untrained(window, dataset, in_training, limit)}"
         )
-    return FoldRows(train=np.flatnonzero(train), validation=np.flatnonzero(scored))
+    validation = np.flatnonzero(scored)
+    validation = validation[np.argsort(dataset.known_time[validation], kind="stable")]
+    return FoldRows(train=np.flatnonzero(train), validation=validation)
+
+
+def thinned(rows: NDArray[np.int64], stride: int) -> NDArray[np.int64]:
+    """Return rows at least `stride` apart: the first, and each next one that is far enough (DATA-5, C-13).
+
+    Args:
+        rows: (n,) increasing positions.
+        stride: 1 or more; 1 returns all.
+    """
+    if stride == 1 or not len(rows):
+        return rows
+    kept = [0]
+    while (following := int(np.searchsorted(rows, rows[kept[-1]] + stride))) < len(rows):
+        kept.append(following)
+    return rows[kept]
 
 
 def check_folds(
@@ -160,14 +179,31 @@ def check_folds(
     return tuple(rows)
 
 
-def _window(first: int, start: int, vault_start: int, folds: FoldsConfig) -> FoldWindow:
-    train_first = first if folds.mode == "anchored" else first + start - folds.train_months
+def scored_digest(folds: Iterable[FoldRows], dataset: Dataset) -> str:
+    """Return the SHA-256 of what is scored in all folds, times and targets: values over equal ones may be compared."""
+    digest = hashlib.sha256(json.dumps(dataset.target_names).encode())
+    for rows in folds:
+        digest.update(np.ascontiguousarray(dataset.known_time[rows.validation]))
+        digest.update(np.ascontiguousarray(dataset.targets[rows.validation]))
+    return digest.hexdigest()
+
+
+def _edges(known_time: NDArray[np.int64], folds: FoldsConfig) -> list[int]:
+    """Return the New York midnights at which the units of the plan begin, and the one at which the last ends."""
+    if folds.unit == "days":
+        days = np.unique(local_day(known_time - 1))
+        return [int(edge) for edge in instants(np.append(days, days[-1] + 1), time())]
+    first, last = _month(int(known_time[0])), _month(int(known_time[-1]) - 1)
+    return [_midnight(month) for month in range(first, last + 2)]
+
+
+def _window(edges: list[int], start: int, vault_start: int, folds: FoldsConfig) -> FoldWindow:
     return FoldWindow(
         index=0,
-        train_start=_midnight(train_first),
-        train_end=_midnight(first + start),
-        validation_start=_midnight(first + start),
-        validation_end=_midnight(first + start + folds.validation_months),
+        train_start=edges[0 if folds.mode == "anchored" else start - folds.train_months],
+        train_end=edges[start],
+        validation_start=edges[start],
+        validation_end=edges[min(start + folds.validation_months, len(edges) - 1)],
         vault_start=vault_start,
         purge_days=folds.purge_days,
     )
@@ -185,7 +221,8 @@ def _numbered(windows: list[FoldWindow]) -> Iterable[FoldWindow]:
 
 def _scored(window: FoldWindow, dataset: Dataset, history: NDArray[np.int64], lookback: int) -> NDArray[np.bool_]:
     in_window = _in(dataset.known_time, window.validation_start, window.validation_end)
-    return in_window & dataset.usable & (history >= lookback) & (dataset.label_end < window.vault_start)
+    scored = in_window & dataset.usable & (history >= lookback) & (dataset.label_end < window.vault_start)
+    return scored if dataset.scored is None else scored & dataset.scored
 
 
 def _check_purge(purge_days: float, dataset: Dataset) -> None:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from trainables.data.placement import PlacedBars
 
 
-def regular_grid(placed: PlacedBars) -> tuple[PlacedBars, NDArray[np.bool_]]:
-    """Return bars at every step between the first and the last of each session, and which of them were filled in.
+def regular_grid(placed: PlacedBars) -> PlacedBars:
+    """Return bars at every step between the first and the last of each session, `is_filled` saying which were put in.
 
     A filled bar has the close before it as open, high, low and close, and volume 0. Gaps between sessions and segments
     stay: what is longer than `data.max_gap_bars` is a hole and not thin trading.
@@ -24,7 +24,7 @@ def regular_grid(placed: PlacedBars) -> tuple[PlacedBars, NDArray[np.bool_]]:
         placed: Bars, all as long as the first. A session of one bar has nothing between.
 
     Returns:
-        The bars, with `grid` in their marks, and (n_bars,) bool.
+        The bars, with `grid` in their marks.
     """
     step = int(placed.known_time[0] - placed.event_time[0])
     gap = np.diff(placed.event_time) // step
@@ -47,13 +47,13 @@ def regular_grid(placed: PlacedBars) -> tuple[PlacedBars, NDArray[np.bool_]]:
         close=close,
         volume=np.where(is_filled, 0.0, placed.bars.volume[source]),
     )
-    on_grid = replace(
+    return replace(
         placed,
         bars=bars,
         event_time=event_time,
         known_time=placed.known_time[source] + offset * step,
         session=placed.session[source],
         segment=placed.segment[source],
+        is_filled=is_filled,
         marks={**placed.marks, "grid": f"regular: {int(is_filled.sum())} of {len(source)} bars filled in, volume 0"},
     )
-    return on_grid, is_filled

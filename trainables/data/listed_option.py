@@ -85,31 +85,26 @@ def listed_option(checked: CheckedChain, known_time: Int, close: Float, data: Da
         )
     has_option = rows != NO_ROW
     chosen = puts.take(np.maximum(rows, 0))
-    solved = implied_volatility(
-        chosen.mid, chosen.underlying_price, chosen.strike, chosen.years, data.rate_ann, chosen.is_call
-    )
-    iv = np.where(chosen.iv > 0, chosen.iv, solved)
-    own = greeks(chosen.underlying_price, chosen.strike, chosen.years, iv, data.rate_ann, chosen.is_call)
-
-    def known(values: Float) -> Float:
-        return np.where(has_option, values, np.nan)
-
-    def greek(name: str, scale: float) -> Float:
-        measured = getattr(chosen, name)
-        return known(np.where(np.isnan(measured), getattr(own, name), measured) * scale)
-
-    scale = data.price_scale
     years = chosen.years - (known_time - chosen.timestamp) / (365 * NS_PER_DAY)
-    return ReferenceOption(
-        strike=known(chosen.strike * scale),
-        years=known(years),
-        delta=greek("delta", 1.0),
-        gamma=greek("gamma", 1.0 / scale),
-        vega=greek("vega", scale),
-        theta=greek("theta", scale),
-        iv=known(iv),
-        spread_ratio=known((chosen.ask - chosen.bid) / chosen.mid),
-    )
+    values = {"years": years, **option_values(chosen, data)}
+    return ReferenceOption(**{name: np.where(has_option, column, np.nan) for name, column in values.items()})
+
+
+def option_values(rows: Chain, data: DataConfig) -> dict[str, Float]:
+    """Return strike, delta, gamma, vega, theta, iv and spread_ratio of rows with a good quote, in the market's units.
+
+    Where the chain has no volatility it is solved from the mid price, where it has no Greek Black-Scholes gives it.
+    """
+    solved = implied_volatility(rows.mid, rows.underlying_price, rows.strike, rows.years, data.rate_ann, rows.is_call)
+    iv = np.where(rows.iv > 0, rows.iv, solved)
+    own = greeks(rows.underlying_price, rows.strike, rows.years, iv, data.rate_ann, rows.is_call)
+    scale = data.price_scale
+    units = {"delta": 1.0, "gamma": 1.0 / scale, "vega": scale, "theta": scale}
+    measured = {
+        name: np.where(np.isnan(getattr(rows, name)), getattr(own, name), getattr(rows, name)) * unit
+        for name, unit in units.items()
+    }
+    return {"strike": rows.strike * scale, **measured, "iv": iv, "spread_ratio": (rows.ask - rows.bid) / rows.mid}
 
 
 def _choose_rows(puts: Chain, known_time: Int, close: Float, data: DataConfig) -> Int:

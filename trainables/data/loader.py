@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from trainables.data.arch_source import VIX_KNOWN, read_vix
 from trainables.data.bars import digest
 from trainables.data.chain import PUT, ReferenceOption, reference_option
-from trainables.data.config import DataConfig, FinalFolds, FoldsConfig, absent
+from trainables.data.config import DataConfig, FinalFolds, FoldsConfig, Unfolded, absent
 from trainables.data.folds import FoldPlan, plan_folds
 from trainables.data.market import Market
 from trainables.data.placement import PlacedBars, place_bars
@@ -83,6 +83,7 @@ def load_market(data: DataConfig, folds: FoldsConfig, *, vault: Vault = "closed"
         low=bars.low * data.price_scale,
         close=close,
         volume=bars.volume,
+        is_filled=np.zeros(len(bars), dtype=bool) if placed.is_filled is None else placed.is_filled,
         session=placed.session,
         segment=placed.segment,
         iv=iv,
@@ -127,7 +128,7 @@ def outline(data: DataConfig, folds: FoldsConfig) -> MarketOutline:
 
 
 def _cut(placed: PlacedBars, folds: FoldsConfig, vault: Vault) -> PlacedBars:
-    if vault == "open":
+    if vault == "open" or isinstance(folds, Unfolded):
         return placed
     return placed.before(plan_folds(placed.known_time, folds).vault_start)
 
@@ -246,7 +247,8 @@ def _series_mark(data: DataConfig) -> dict[str, str]:
 
 def _snapshot(data: DataConfig, folds: FoldsConfig, vault: Vault, digests: tuple[str, ...]) -> str:
     settings = data.model_dump(mode="json", exclude=PATHS)
-    is_withheld = vault == "closed" and not isinstance(folds, FinalFolds)
+    is_withheld = vault == "closed" and not isinstance(folds, FinalFolds | Unfolded)
     withheld = folds.test_months if is_withheld else 0
-    text = json.dumps({"data": settings, "withheld_months": withheld, "files": digests}, sort_keys=True)
+    content = {"data": settings, f"withheld_{folds.unit}": withheld, "files": digests}
+    text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
+Bool = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +21,7 @@ class Market:
         event_time: Start of the bar, ns since the epoch, UTC, strictly increasing.
         known_time: End of the bar, ns UTC: the first moment at which all of the row may be used.
         open, high, low, close: Prices, times `price_scale`. volume: shares or contracts, NaN where the source has none.
+        is_filled: Whether the bar is no bar of the source but a step of the regular grid without one (DATA-10).
         session: Session number from 0; rows of one number are of one trading day.
         segment: Run number: a window may not cross from one number to another (roll, hole in the data).
         iv: At-the-money implied volatility, annualised decimal, as known at `known_time`; NaN where unknown.
@@ -44,6 +46,7 @@ class Market:
     low: Float
     close: Float
     volume: Float
+    is_filled: Bool
     session: Int
     segment: Int
     iv: Float

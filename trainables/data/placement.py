@@ -30,6 +30,7 @@ class PlacedBars:
         session, segment: As in `Market`.
         marks: What was left out.
         digests: Hashes of the files that were read.
+        is_filled: Which bars a regular grid put in; None: none.
         volatility: Implied volatility that comes with the bars; None: none does.
         n_rolls: How many segments begin with a new contract.
     """
@@ -41,6 +42,7 @@ class PlacedBars:
     segment: NDArray[np.int64]
     marks: dict[str, str]
     digests: tuple[str, ...]
+    is_filled: NDArray[np.bool_] | None = None
     volatility: Volatility | None = None
     n_rolls: int = 0
 
@@ -57,6 +59,7 @@ class PlacedBars:
             known_time=self.known_time[chosen],
             session=np.unique(self.session[chosen], return_inverse=True)[1],
             segment=self.segment[chosen],
+            is_filled=None if self.is_filled is None else self.is_filled[chosen],
         )
 
 
@@ -69,7 +72,7 @@ def place_bars(data: DataConfig) -> PlacedBars:
     places = {"files": _place_files, "synthetic": _place_synthetic}
     placed = places.get(data.source, _place_daily)(data)
     if data.grid == "regular":
-        placed, _ = regular_grid(placed)
+        placed = regular_grid(placed)
     return _within(placed, data)
 
 
@@ -93,7 +96,8 @@ def _place_files(data: DataConfig) -> PlacedBars:
     from trainables.data.readers import read_bars, read_contracts  # pyarrow: the default source needs none of it
 
     where = str(data.bars)
-    raw = read_contracts(data) if data.roll is not None else {data.symbol or "": read_bars(data)}
+    rolls = data.roll is not None
+    raw = read_contracts(data, keep=True) if rolls else {data.symbol or "": read_bars(data, keep=True)}
     cleaned = {name: _clean(bars, name, where, data) for name, bars in raw.items()}
     bars = {name: kept for name, (kept, _) in cleaned.items()}
     n_dropped, n_all = sum(n for _, n in cleaned.values()), sum(map(len, raw.values()))

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from trainables.data.bars import PRICES, Bars
 from trainables.data.config import DataConfig
+from trainables.data.text_cache import parsed_once
 from trainables.data.timestamps import read_times
 from trainables.errors import DataError
 
@@ -34,26 +35,32 @@ TEXTS = ("timestamp", "symbol", "underlying", "expiry", "type", "event_time", "r
 DELIMITERS = (",", "\t", ";", "|")
 
 
-def read_bars(data: DataConfig) -> Bars:
+def read_bars(data: DataConfig, *, keep: bool = False) -> Bars:
     """Read the file of `data.bars`: timestamp, open, high, low, close, and where there are any volume and symbol.
+
+    Args:
+        data: Names the file.
+        keep: Keep the columns of a text file as Parquet beside it, so that it is parsed once (DATA-28).
 
     Raises:
         DataError: The file is missing, empty, cut or not a table; a column is missing or not a number; timestamps are
             not instants; there are several symbols and none is chosen.
     """
     path = existing(data.bars, "data.bars")
-    table = _one_symbol(read_table(path, ("timestamp", *PRICES), ("volume", "symbol")), data.symbol, path)
+    table = _one_symbol(read_table(path, ("timestamp", *PRICES), ("volume", "symbol"), keep=keep), data.symbol, path)
     return _bars(table, data, path, data.symbol)
 
 
-def read_contracts(data: DataConfig) -> dict[str, Bars]:
+def read_contracts(data: DataConfig, *, keep: bool = False) -> dict[str, Bars]:
     """Read the bars of every contract in the file of `data.bars`, by symbol; `data.symbol` is what symbols begin with.
+
+    `keep` is that of `read_bars`.
 
     Raises:
         DataError: As `read_bars`; or there is no column symbol, or no symbol that begins so.
     """
     path = existing(data.bars, "data.bars")
-    table = read_table(path, ("timestamp", *PRICES, "symbol"), ("volume",))
+    table = read_table(path, ("timestamp", *PRICES, "symbol"), ("volume",), keep=keep)
     symbols = table["symbol"].cast(pa.string())
     present = sorted(str(s) for s in symbols.unique().to_pylist())
     wanted = [s for s in present if s.startswith(data.symbol or "")]
@@ -141,15 +148,19 @@ def existing(name: str | None, setting: str) -> Path:
     return path
 
 
-def read_table(path: Path, required: Sequence[str], optional: Sequence[str]) -> pa.Table:
-    """Read the wanted columns under their own names.
+def read_table(path: Path, required: Sequence[str], optional: Sequence[str], *, keep: bool = False) -> pa.Table:
+    """Read the wanted columns under their own names; `keep` is that of `read_bars`.
 
     Raises:
         DataError: See `read_bars`.
     """
     with _whole(path):
-        read = _read_parquet if _is_parquet(path) else _read_text
-        table = read(path, required, optional)
+        if _is_parquet(path):
+            table = _read_parquet(path, required, optional)
+        elif keep:
+            table = parsed_once(path, (required, optional), lambda: _read_text(path, required, optional))
+        else:
+            table = _read_text(path, required, optional)
     if table.num_rows == 0:
         raise DataError(f"{path}: expected rows, found a header only; replace it")
     return table

@@ -26,11 +26,13 @@ from numpy.typing import NDArray
 from trainables.config import StrictModel
 from trainables.data.dataset import Dataset
 from trainables.data.market import Market
-from trainables.errors import DataChanged
+from trainables.errors import DataChanged, DataError
 
 Arrays = Mapping[str, NDArray[Any]]
 Value = TypeVar("Value", Dataset, Market)
 MANIFEST = "manifest.json"
+COLUMNS = "columns"
+"""Name in the manifest of what describes the columns of `features`."""
 SETTINGS = "settings"
 """Name of the array that holds the fields of a value that are not arrays, as JSON bytes."""
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -80,10 +82,12 @@ class FeatureStore:
         Args:
             key: Content key: equal keys must mean equal arrays (see `content_key`). Letters, digits, `.`, `_`, `-`.
             build: Makes the arrays; called at most once over all processes while the entry stays whole.
-            meta: JSON values written into the manifest for readers; not part of the key.
+            meta: JSON values written into the manifest for readers; not part of the key. `columns`, a description
+                with a `name` for each column of `features`, must be that of the entry (DATA-29).
 
         Raises:
             ValueError: The key or the name of an array is not a safe file name.
+            DataError: The entry has other columns than `meta` says.
         """
         _check_name(key, "key")
         self.root.mkdir(parents=True, exist_ok=True)
@@ -92,12 +96,15 @@ class FeatureStore:
             if not self._is_whole(folder):
                 _write(folder, build(), dict(meta or {}))
                 self._whole.add(key)
-        names = json.loads((folder / MANIFEST).read_text())["arrays"]
-        return {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names}
+        manifest = json.loads((folder / MANIFEST).read_text())
+        arrays = {n: np.load(folder / f"{n}.npy", mmap_mode="r", allow_pickle=False) for n in manifest["arrays"]}
+        if meta and COLUMNS in meta:
+            _check_columns(_names(meta), _names(manifest.get("meta", {})), arrays["features"].shape[1], folder)
+        return arrays
 
-    def dataset(self, key: str, build: Callable[[], Dataset]) -> Dataset:
+    def dataset(self, key: str, build: Callable[[], Dataset], meta: Mapping[str, Any] | None = None) -> Dataset:
         """Return the dataset of a key; see `get`."""
-        return unpack(Dataset, self.get(key, lambda: pack(build()), {"kind": "dataset"}))
+        return unpack(Dataset, self.get(key, lambda: pack(build()), {"kind": "dataset", **(meta or {})}))
 
     def market(self, key: str, build: Callable[[], Market]) -> Market:
         """Return the market of a key; see `get`."""
@@ -169,6 +176,21 @@ def _locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _names(meta: Mapping[str, Any]) -> list[str]:
+    return [column["name"] for column in meta.get(COLUMNS, ())]
+
+
+def _check_columns(wanted: list[str], found: list[str], n_columns: int, folder: Path) -> None:
+    """Refuse an entry whose columns are not those wanted, in that order."""
+    if found == wanted and n_columns == len(wanted):
+        return
+    missing, unknown = (", ".join(sorted(set(a) - set(b))) or "none" for a, b in ((wanted, found), (found, wanted)))
+    raise DataError(
+        f"{folder}: expected {len(wanted)} feature columns, found {n_columns}, of which {len(found)} are named "
+        f"(missing: {missing}; unknown: {unknown}; or another order); delete the folder, it is built again"
+    )
 
 
 def _check_name(name: str, what: str) -> None:

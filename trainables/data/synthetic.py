@@ -25,7 +25,7 @@ Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 VERSION = 1
 """Raised when the same section makes another market: part of the market's snapshot."""
-BAR_SECONDS = {"minutes": 60, "days": 86_400}
+BAR_SECONDS = {"seconds": 1, "minutes": 60, "days": 86_400}
 BASE_VOLUME = 1e4
 """Volume of a bar without a signal."""
 SIGNAL_IN_VOLUME = 0.5

@@ -7,8 +7,8 @@ import json
 import sys
 from collections.abc import Sequence
 
+from trainables.features.columns import describe
 from trainables.features.registry import REGISTRY, rows_of
-from trainables.features.row import FeatureRow
 from trainables.features.schemas import SCHEMAS
 from trainables.features.settings import FeatureSettings
 
@@ -32,27 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     listing.add_argument("--bars-per-session", type=int, default=390, help="for look-backs that count sessions")
     options = parser.parse_args(arguments)
     rows = rows_of(options.schema) if options.schema else tuple(REGISTRY.values())
-    described = [describe(row, options.bars_per_session) for row in rows]
+    described = [describe(row, FeatureSettings(), options.bars_per_session) for row in rows]
     if options.json:
         json.dump(described, sys.stdout, indent=1)
         sys.stdout.write("\n")
     else:
         print_table(described)
     return 0
-
-
-def describe(row: FeatureRow, bars_per_session: int) -> dict[str, str | int]:
-    """Return what the table shows of a feature, under default settings."""
-    return {
-        "name": f"{row.family}.{row.name}",
-        "group": row.group,
-        "lookback": row.lookback(FeatureSettings(), bars_per_session),
-        "scope": row.scope,
-        "known": row.known,
-        "kind": row.kind,
-        "source": row.source,
-        "requirement": row.requirement,
-    }
 
 
 def print_table(described: Sequence[dict[str, str | int]]) -> None:

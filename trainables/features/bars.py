@@ -14,12 +14,13 @@ from collections.abc import Callable, Hashable, Mapping
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+import numba
 import numpy as np
 
 from trainables.data.market import Market
 from trainables.data.zones import NS_PER_DAY, NS_PER_SECOND, local_time
 from trainables.features import indicators
-from trainables.features.memory import active, at_start, in_batch, last_finite, run_starts, running_sum
+from trainables.features.memory import active, in_batch, last_finite, remembered, run_starts
 from trainables.features.rolling import Float, Int, lagged, over_finite, rolling_mean
 from trainables.features.settings import FeatureSettings
 
@@ -105,8 +106,21 @@ def chained_log_price(bars: Bars) -> Float:
 
     Cross-session; 0 at the first bar of a segment, the previous value at the first bar of a session.
     """
-    total = running_sum(np.nan_to_num(log_return(bars)))
-    return total - at_start(total, bars.segment_first)
+    return _chained(log_return(bars), bars.segment_first, remembered(1))
+
+
+@numba.njit(cache=True, nogil=True)
+def _chained(returns: Float, first: Int, state: Float) -> Float:
+    out = np.empty(len(returns))
+    total = state[0]
+    for i in range(len(returns)):
+        if first[i] == i:
+            total = 0.0
+        elif not np.isnan(returns[i]):
+            total += returns[i]
+        out[i] = total
+    state[0] = total
+    return out
 
 
 @shared
@@ -176,10 +190,15 @@ def bollinger_bandwidth(bars: Bars) -> Float:
 
 
 @shared
-def stochastic(bars: Bars) -> tuple[Float, Float]:
-    """Return %K and %D."""
-    m, s = bars.market, bars.settings.indicators
-    return indicators.stochastic(m.high, m.low, m.close, bars.first, s.stochastic_n, s.stochastic_d_n)
+def stochastic_k(bars: Bars) -> Float:
+    """Return %K."""
+    m = bars.market
+    return indicators.stochastic(m.high, m.low, m.close, bars.first, bars.settings.indicators.stochastic_n)
+
+
+def stochastic_d(bars: Bars) -> Float:
+    """Return %D, the mean of %K."""
+    return indicators.simple_average(stochastic_k(bars), bars.first, bars.settings.indicators.stochastic_d_n)
 
 
 @shared
@@ -245,5 +264,16 @@ def weekday(bars: Bars) -> Int:
 @shared
 def minutes_since_open(bars: Bars) -> Float:
     """Return minutes from the start of the session's first bar to the start of this one."""
-    start = bars.market.event_time
-    return (start - at_start(start, run_starts(bars.market.session))) / NS_PER_MINUTE
+    return _minutes_since_open(bars.market.event_time, bars.market.session, remembered(3, dtype=np.int64))
+
+
+@numba.njit(cache=True, nogil=True)
+def _minutes_since_open(event_time: Int, session: Int, state: Int) -> Float:
+    out = np.empty(len(event_time))
+    has_begun, current, opening = state
+    for i in range(len(event_time)):
+        if not has_begun or session[i] != current:
+            has_begun, current, opening = 1, session[i], event_time[i]
+        out[i] = (event_time[i] - opening) / NS_PER_MINUTE
+    state[0], state[1], state[2] = has_begun, current, opening
+    return out

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,10 +17,10 @@ from trainables.features.row import FeatureRow
 from trainables.features.sessions import MOMENTUM_SESSIONS
 from trainables.features.settings import FeatureSettings
 
-ARRAYS = tuple(f.name for f in fields(Market) if f.type in ("Int", "Float"))
+ARRAYS = tuple(f.name for f in fields(Market) if f.type in ("Int", "Float", "Bool"))
 """Fields of a market that have one value per bar."""
-COLUMNS_AT_ONCE = 16
-"""Columns that are written together, a cache line of float32: twice as fast as one by one."""
+CACHE_LINE = 16
+"""Numbers between one column and the next: with a power of two as distance, all would fall on the same few lines."""
 
 
 @dataclass(slots=True)
@@ -55,14 +56,20 @@ def extend(
     """
     before = _with_recent(progress, market, _sessions_needed(rows, settings, market.bars_per_session))
     recent = None if before is None else Bars(before, settings)  # here, because inside it would be remembered
-    columns = np.empty((COLUMNS_AT_ONCE, len(market)), dtype=np.float32)
+    columns = np.empty((len(rows), len(market) + CACHE_LINE), dtype=np.float32)[:, : len(market)]
     with progress.memory.block(len(market)):
         bars = Bars(market, settings, series, recent)
-        for start in range(0, len(rows), COLUMNS_AT_ONCE):
-            together = rows[start : start + COLUMNS_AT_ONCE]
-            for column, row in zip(columns, together, strict=False):
-                column[:] = row.function(bars)
-            out[:, start : start + len(together)] = columns[: len(together)].T
+        for column, row in zip(columns, rows, strict=True):
+            column[:] = row.function(bars)
+    _write_rows(columns, out)
+
+
+@numba.njit(cache=True, nogil=True)
+def _write_rows(columns: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    """Write columns as rows, one whole row after another: each line of memory is written once."""
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            out[i, j] = columns[j, i]
 
 
 def _with_recent(progress: Progress, market: Market, n_sessions: int) -> Market | None:

@@ -21,8 +21,16 @@ import numba
 import numpy as np
 import talib
 
-from trainables.features.memory import active, earlier_rows, remembered, windowed
-from trainables.features.rolling import Float, Int, recursive_average, rolling_mean, rolling_std
+from trainables.features.memory import active, earlier_rows, remembered
+from trainables.features.rolling import (
+    Float,
+    Int,
+    average_step,
+    price_channel,
+    recursive_average,
+    rolling_mean,
+    rolling_std,
+)
 
 DEGENERATE = 1e-12
 """Denominators of smaller size give the neutral value (IND-12)."""
@@ -45,7 +53,7 @@ def ratio(numerator: Float, denominator: Float, neutral: float) -> Float:
     """
     x, y = (np.asarray(part, dtype=np.float64) for part in (numerator, denominator))
     if x.shape != y.shape:
-        x, y = (np.ascontiguousarray(part) for part in np.broadcast_arrays(x, y))
+        x, y = (part if part.ndim else np.full(x.shape or y.shape, part) for part in (x, y))
     return _ratio(x.ravel(), y.ravel(), float(neutral)).reshape(x.shape)
 
 
@@ -53,10 +61,16 @@ def ratio(numerator: Float, denominator: Float, neutral: float) -> Float:
 def _ratio(x: Float, y: Float, neutral: float) -> Float:
     out = np.empty(len(x))
     for i in range(len(x)):
-        degenerate = abs(y[i]) < DEGENERATE
-        quotient = x[i] / (1.0 if degenerate else y[i])
-        out[i] = neutral if degenerate and not np.isnan(x[i]) else quotient
+        out[i] = quotient(x[i], y[i], neutral)
     return out
+
+
+@numba.njit(inline="always")
+def quotient(x, y, neutral):  # type: ignore[no-untyped-def]
+    """Divide two numbers as `ratio` does, inside a compiled pass."""
+    degenerate = abs(y) < DEGENERATE
+    divided = x / (1.0 if degenerate else y)
+    return neutral if degenerate and not np.isnan(x) else divided
 
 
 def by_run(function: Callable[..., Float], first: Int, *arrays: Float) -> Float:
@@ -93,17 +107,19 @@ def wilder_average(x: Float, first: Int, n: int) -> Float:
     return recursive_average(x, first, n, 1.0 / n)
 
 
-@windowed(1, lambda: 1)
 def change(x: Float, first: Int) -> Float:
     """Return x_t - x_{t-1}, NaN at the first bar of a run."""
-    return _change(np.asarray(x, dtype=np.float64), first)
+    return _change(np.asarray(x, dtype=np.float64), first, remembered(1))
 
 
 @numba.njit(cache=True, nogil=True)
-def _change(x: Float, first: Int) -> Float:
+def _change(x: Float, first: Int, state: Float) -> Float:
     out = np.empty(len(x))
+    before = state[0]
     for i in range(len(x)):
-        out[i] = np.nan if first[i] == i else x[i] - x[i - 1]
+        out[i] = np.nan if first[i] == i else x[i] - before
+        before = x[i]
+    state[0] = before
     return out
 
 
@@ -112,119 +128,126 @@ def relative_strength(close: Float, first: Int, n: int) -> Float:
 
     Written as 100 G/(G+L), which equals 100 - 100/(1 + G/L) and needs no case for L = 0.
     """
-    move = change(close, first)
-    gain = wilder_average(np.maximum(move, 0.0), first, n)
-    loss = wilder_average(np.maximum(-move, 0.0), first, n)
-    return ratio(100.0 * gain, gain + loss, 50.0)
-
-
-@windowed(3, lambda: 1)
-def true_range(high: Float, low: Float, close: Float, first: Int) -> Float:
-    """Return max(H-L, |H-C_1|, |L-C_1|), NaN at the first bar of a run (IND-3)."""
-    return _true_range(high, low, close, first)
+    return _relative_strength(close, first, n, remembered(5))
 
 
 @numba.njit(cache=True, nogil=True)
-def _true_range(high: Float, low: Float, close: Float, first: Int) -> Float:
-    out = np.full(len(high), np.nan)
-    for i in range(len(high)):
-        if first[i] != i:
-            out[i] = max(high[i] - low[i], abs(high[i] - close[i - 1]), abs(low[i] - close[i - 1]))
+def _relative_strength(close: Float, first: Int, n: int, state: Float) -> Float:
+    out = np.empty(len(close))
+    before, seen_gain, gain, seen_loss, loss = state
+    for i in range(len(close)):
+        move = close[i] - before
+        if first[i] == i:
+            move, seen_gain, gain, seen_loss, loss = np.nan, 0.0, 0.0, 0.0, 0.0
+        before = close[i]
+        # the sum keeps the NaN that a comparison would lose
+        seen_gain, gain, mean_gain = average_step(seen_gain, gain, 0.5 * (abs(move) + move), n, 1.0 / n)
+        seen_loss, loss, mean_loss = average_step(seen_loss, loss, 0.5 * (abs(move) - move), n, 1.0 / n)
+        out[i] = quotient(100.0 * mean_gain, mean_gain + mean_loss, 50.0)
+    state[0], state[1], state[2], state[3], state[4] = before, seen_gain, gain, seen_loss, loss
     return out
+
+
+@numba.njit(inline="always")
+def true_range(high, low, close_before):  # type: ignore[no-untyped-def]
+    """Return max(H-L, |H-C_1|, |L-C_1|) of one bar (IND-3), NaN where there is no close before."""
+    return max(high, close_before) - min(low, close_before)
 
 
 def average_true_range(high: Float, low: Float, close: Float, first: Int, n: int) -> Float:
     """Return the Wilder average of the true range, from bar n of a run on (IND-3)."""
-    return wilder_average(true_range(high, low, close, first), first, n)
+    return _average_true_range(high, low, close, first, n, remembered(3))
 
 
-@windowed(2, lambda: 1)
 @numba.njit(cache=True, nogil=True)
-def directional_moves(high: Float, low: Float, first: Int) -> tuple[Float, Float]:
-    """Return +DM and -DM (IND-4): the larger of the two outward moves where positive, else 0; NaN at a run's first bar.
-
-    Source: Wilder (1978), New Concepts in Technical Trading Systems.
-    """
-    plus, minus = np.full(len(high), np.nan), np.full(len(high), np.nan)
+def _average_true_range(high: Float, low: Float, close: Float, first: Int, n: int, state: Float) -> Float:
+    out = np.empty(len(high))
+    before, seen, average = state
     for i in range(len(high)):
+        move = true_range(high[i], low[i], before)
         if first[i] == i:
-            continue
-        up, down = high[i] - high[i - 1], low[i - 1] - low[i]
-        plus[i] = up if up > down and up > 0 else 0.0
-        minus[i] = down if down > up and down > 0 else 0.0
-    return plus, minus
+            move, seen, average = np.nan, 0.0, 0.0
+        before = close[i]
+        seen, average, out[i] = average_step(seen, average, move, n, 1.0 / n)
+    state[0], state[1], state[2] = before, seen, average
+    return out
 
 
 def directional_index(high: Float, low: Float, close: Float, first: Int, n: int) -> tuple[Float, Float, Float]:
     """Return +DI, -DI and ADX, each 0..100 and 0 where degenerate (IND-4).
 
-    All averages start with the mean of their first n values; TA-Lib starts its sums with n-1 values.
+    A directional move is the larger of the two outward moves of high and low where positive, else 0. All averages start
+    with the mean of their first n values; TA-Lib starts its sums with n-1 values.
+    Source: Wilder (1978), New Concepts in Technical Trading Systems.
     """
-    plus_dm, minus_dm = directional_moves(high, low, first)
-    atr = average_true_range(high, low, close, first, n)
-    plus = ratio(100.0 * wilder_average(plus_dm, first, n), atr, 0.0)
-    minus = ratio(100.0 * wilder_average(minus_dm, first, n), atr, 0.0)
-    dx = ratio(100.0 * np.abs(plus - minus), plus + minus, 0.0)
-    return plus, minus, wilder_average(dx, first, n)
+    return _directional_index(high, low, close, first, n, remembered(4, 2), remembered(3))
+
+
+@numba.njit(cache=True, nogil=True)
+def _directional_index(high, low, close, first, n, averages, before):  # type: ignore[no-untyped-def]
+    plus_di, minus_di, adx = np.empty(len(high)), np.empty(len(high)), np.empty(len(high))
+    (seen_up, mean_up), (seen_down, mean_down), (seen_range, mean_range), (seen_dx, mean_dx) = averages
+    high_1, low_1, close_1 = before
+    weight = 1.0 / n
+    for i in range(len(high)):
+        up, down, move = high[i] - high_1, low_1 - low[i], true_range(high[i], low[i], close_1)
+        plus = up if up > down and up > 0.0 else 0.0
+        minus = down if down > up and down > 0.0 else 0.0
+        if first[i] == i:
+            plus, minus, move = np.nan, np.nan, np.nan
+            seen_up, seen_down, seen_range, seen_dx = 0.0, 0.0, 0.0, 0.0
+            mean_up, mean_down, mean_range, mean_dx = 0.0, 0.0, 0.0, 0.0
+        high_1, low_1, close_1 = high[i], low[i], close[i]
+        seen_up, mean_up, up = average_step(seen_up, mean_up, plus, n, weight)
+        seen_down, mean_down, down = average_step(seen_down, mean_down, minus, n, weight)
+        seen_range, mean_range, atr = average_step(seen_range, mean_range, move, n, weight)
+        plus, minus = quotient(100.0 * up, atr, 0.0), quotient(100.0 * down, atr, 0.0)
+        dx = quotient(100.0 * abs(plus - minus), plus + minus, 0.0)
+        seen_dx, mean_dx, adx[i] = average_step(seen_dx, mean_dx, dx, n, weight)
+        plus_di[i], minus_di[i] = plus, minus
+    averages[0, 0], averages[1, 0], averages[2, 0], averages[3, 0] = seen_up, seen_down, seen_range, seen_dx
+    averages[0, 1], averages[1, 1], averages[2, 1], averages[3, 1] = mean_up, mean_down, mean_range, mean_dx
+    before[0], before[1], before[2] = high_1, low_1, close_1
+    return plus_di, minus_di, adx
 
 
 def moving_average_convergence(
     close: Float, first: Int, fast_n: int, slow_n: int, signal_n: int
 ) -> tuple[Float, Float, Float]:
     """Return MACD line, signal and histogram (IND-5), each average started with its own first n values."""
-    line = exponential_average(close, first, fast_n) - exponential_average(close, first, slow_n)
-    signal = exponential_average(line, first, signal_n)
+    line, signal = _moving_average_convergence(close, first, fast_n, slow_n, signal_n, remembered(6))
     return line, signal, line - signal
 
 
-def standard_deviation(x: Float, first: Int, n: int) -> Float:
-    """Return the population standard deviation of the last n values, exactly 0 where all are equal."""
-    return rolling_std(x, first, n)
+@numba.njit(cache=True, nogil=True)
+def _moving_average_convergence(close, first, fast_n, slow_n, signal_n, state):  # type: ignore[no-untyped-def]
+    line, signal = np.empty(len(close)), np.empty(len(close))
+    seen_fast, fast, seen_slow, slow, seen_signal, average = state
+    for i in range(len(close)):
+        if first[i] == i:
+            seen_fast, fast, seen_slow, slow, seen_signal, average = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+        seen_fast, fast, fast_now = average_step(seen_fast, fast, close[i], fast_n, 2.0 / (fast_n + 1))
+        seen_slow, slow, slow_now = average_step(seen_slow, slow, close[i], slow_n, 2.0 / (slow_n + 1))
+        line[i] = fast_now - slow_now
+        seen_signal, average, signal[i] = average_step(
+            seen_signal, average, line[i], signal_n, 2.0 / (signal_n + 1)
+        )  # fmt: skip
+    state[0], state[1], state[2] = seen_fast, fast, seen_slow
+    state[3], state[4], state[5] = slow, seen_signal, average
+    return line, signal
 
 
 def bollinger(close: Float, first: Int, n: int, width: float) -> tuple[Float, Float, Float]:
     """Return lower band, middle and upper band: mean of n bars and `width` population deviations (IND-6)."""
     middle = simple_average(close, first, n)
-    half = width * standard_deviation(close, first, n)
+    half = width * rolling_std(close, first, n)
     return middle - half, middle, middle + half
 
 
-@windowed(1, lambda n: n)
-def highest(x: Float, first: Int, n: int) -> Float:
-    """Return the largest of the last n values; finite input."""
-    return _highest(x, first, n)
-
-
-@windowed(1, lambda n: n)
-def lowest(x: Float, first: Int, n: int) -> Float:
-    """Return the smallest of the last n values; finite input."""
-    return -_highest(-x, first, n)
-
-
-@numba.njit(cache=True, nogil=True)
-def _highest(x: Float, first: Int, n: int) -> Float:
-    """Look through a window again only when the largest value has left it."""
-    out = np.full(len(x), np.nan)
-    top = 0
-    for i in range(len(x)):
-        start = max(first[i], i - n + 1)
-        if top < start:
-            top = start
-            for j in range(start + 1, i + 1):
-                if x[j] >= x[top]:
-                    top = j
-        elif x[i] >= x[top]:
-            top = i
-        if i - first[i] + 1 >= n:
-            out[i] = x[top]
-    return out
-
-
-def stochastic(high: Float, low: Float, close: Float, first: Int, n: int, d_n: int) -> tuple[Float, Float]:
-    """Return %K, 50 where the range is flat, and %D, its mean over d_n bars (IND-7)."""
-    bottom = lowest(low, first, n)
-    k = ratio(100.0 * (close - bottom), highest(high, first, n) - bottom, 50.0)
-    return k, rolling_mean(k, first, d_n)
+def stochastic(high: Float, low: Float, close: Float, first: Int, n: int) -> Float:
+    """Return %K, 50 where the range is flat (IND-7)."""
+    top, bottom = price_channel(high, low, first, n)
+    return ratio(100.0 * (close - bottom), top - bottom, 50.0)
 
 
 def commodity_channel(high: Float, low: Float, close: Float, first: Int, n: int, constant: float) -> Float:

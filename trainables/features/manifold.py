@@ -8,7 +8,7 @@ import numpy as np
 from trainables.features import bars as shared_values
 from trainables.features.bars import Bars, shared
 from trainables.features.indicators import DEGENERATE, change, exponential_average, ratio
-from trainables.features.memory import remembered
+from trainables.features.memory import keep_rows, remembered
 from trainables.features.rolling import Float, Int, lagged, rolling_mean
 from trainables.features.settings import FeatureSettings
 
@@ -180,15 +180,36 @@ def hurst(bars: Bars) -> Float:
     Source: Mandelbrot and van Ness (1968), self-similarity of increments.
     """
     path, first, window = shared_values.chained_log_price(bars), bars.segment_first, bars.settings.hurst_window
-    x = np.log2(HURST_LAGS)
-    weights = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
-    flat, slope = np.zeros(len(path), dtype=np.bool_), np.zeros(len(path))
-    for k, weight in zip(HURST_LAGS, weights, strict=True):
-        mean_square = rolling_mean((path - lagged(path, first, k)) ** 2, first, window - k)
-        is_flat = mean_square < DEGENERATE**2
-        flat |= is_flat
-        slope += weight * np.log2(np.where(is_flat, 1.0, mean_square))
-    return np.where(flat, 0.5, np.clip(0.5 * slope, 0.0, 1.0))
+    squares = [rolling_mean(squared_change(path, first, k), first, window - k) for k in HURST_LAGS]
+    return np.clip(0.05 * np.log2(_growth(*squares)), 0.0, 1.0)
+
+
+def squared_change(x: Float, first: Int, n: int) -> Float:
+    """Return (x_t - x_{t-n})^2, NaN where the run has no value so early."""
+    return _squared_change(x, first, n, remembered(n))
+
+
+@numba.njit(cache=True, nogil=True)
+def _squared_change(x: Float, first: Int, n: int, earlier: Float) -> Float:
+    out = np.empty(len(x))
+    for i in range(len(x)):
+        j = i - n
+        out[i] = (x[i] - (x[j] if j >= 0 else earlier[n + j])) ** 2 if j >= first[i] else np.nan
+    keep_rows(x, earlier)
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _growth(m1: Float, m2: Float, m4: Float, m8: Float, m16: Float) -> Float:
+    """Return two to the power of ten slopes; 2^10, of a slope of 1, where one mean square is degenerate.
+
+    The x of the slope are 0 to 4: it is (2 y16 + y8 - y2 - 2 y1)/10, of which one logarithm is enough.
+    """
+    out = np.empty(len(m1))
+    for i in range(len(m1)):
+        is_flat = min(min(m1[i], m2[i]), min(m4[i], min(m8[i], m16[i]))) < DEGENERATE**2
+        out[i] = 1024.0 if is_flat else m16[i] * m16[i] * m8[i] / (m2[i] * m1[i] * m1[i])
+    return out
 
 
 def proxy_lookback(settings: FeatureSettings) -> int:

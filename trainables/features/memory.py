@@ -3,8 +3,9 @@
 In batch nothing is remembered: a function gets all bars. `trainables.features.streaming` runs the very same functions
 on the new bars alone, with a `Memory` active. Everything that looks back then asks for one of two things:
 
-- `earlier_rows`: the last rows of its input, for functions of a window;
-- `remembered`: a few numbers that its recursion carries, an array that it changes in place.
+- `remembered`: an array that it changes in place: the few numbers that its recursion carries, or the last rows of its
+  input, where row j < 0 of the block is row j counted from their end, and which `keep_rows` moves on;
+- `earlier_rows`: its input with the last rows before it in front, for functions that know nothing of blocks.
 
 Both are matched by the order of the calls, which is the same for every block of bars of a schema. Positions of runs
 (`first`) are relative to the block: negative where the run began before it.
@@ -18,6 +19,7 @@ from contextvars import ContextVar
 from functools import wraps
 from typing import Any, TypeVar
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -85,6 +87,18 @@ def remembered(*shape: int, dtype: type = float) -> NDArray[Any]:
     """Return the numbers that this call left behind, zeros at first and in batch; change them in place."""
     memory = active()
     return np.zeros(shape, dtype) if memory is None else memory.slot(lambda: np.zeros(shape, dtype))
+
+
+@numba.njit(cache=True, nogil=True)
+def keep_rows(x: NDArray[np.float64], earlier: NDArray[np.float64]) -> None:
+    """Make `earlier` the last rows up to the end of a block.
+
+    Passes read them in their own loops: numba counts references to every array that a call in a loop is given, which
+    costs more than the loop.
+    """
+    n, kept = len(x), len(earlier)
+    for k in range(kept):
+        earlier[k] = earlier[k + n] if k + n < kept else x[n - kept + k]
 
 
 def earlier_rows(first: Int, n_rows: int, *arrays: NDArray[Any]) -> tuple[tuple[NDArray[Any], ...], Int, int]:
@@ -155,25 +169,31 @@ def run_starts(*numbers: NDArray[Any]) -> Int:
         (n,) int64 positions, relative to the first row given; negative where the run began before it.
     """
     n, memory = len(numbers[0]), active()
-    starts = np.zeros(n, dtype=np.int64)
-    for number in numbers:
-        starts[1:] = np.where(number[1:] != number[:-1], np.arange(1, n), starts[1:])
-    starts = np.maximum.accumulate(starts)
     if memory is None or not n:
-        return starts
+        return _starts_of_any(numbers, 0)
     kept = memory.slot(lambda: {"numbers": None, "start": 0})
-    if kept["numbers"] == [number[0] for number in numbers]:
-        starts = np.where(starts == 0, kept["start"] - memory.n_rows, starts)
+    goes_on = kept["numbers"] == [number[0] for number in numbers]
+    starts = _starts_of_any(numbers, kept["start"] - memory.n_rows if goes_on else 0)
     kept["numbers"], kept["start"] = [number[-1] for number in numbers], memory.n_rows + int(starts[-1])
     return starts
 
 
-def running_sum(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the sum of all values so far."""
-    total = remembered(1)
-    sums = np.cumsum(np.concatenate([total, x]))[1:]
-    total[:] = sums[-1:]
-    return sums
+def _starts_of_any(numbers: tuple[Int, ...], start: int) -> Int:
+    starts = _run_starts(numbers[0], numbers[-1], start)
+    for number in numbers[1:-1]:
+        starts = np.maximum(starts, _run_starts(number, number, start))
+    return starts
+
+
+@numba.njit(cache=True, nogil=True)
+def _run_starts(one: Int, other: Int, start: int) -> Int:
+    """Return where the run of each row began, `start` being where that of the first row did."""
+    starts = np.empty(len(one), dtype=np.int64)
+    for i in range(len(one)):
+        if i > 0 and (one[i] != one[i - 1] or other[i] != other[i - 1]):
+            start = i
+        starts[i] = start
+    return starts
 
 
 def running_max(x: Int) -> Int:
@@ -189,12 +209,18 @@ def running_max(x: Int) -> Int:
 
 def last_finite(x: NDArray[np.float64], first: Int) -> NDArray[np.float64]:
     """Return the run's last finite value at or before each row, NaN before the first."""
-    at = np.maximum.accumulate(np.where(np.isfinite(x), np.arange(len(x)), -1))
-    values = np.where((at >= 0) & (at >= first), x[np.maximum(at, 0)], np.nan)
-    memory = active()
-    if memory is None:
-        return values
-    kept = memory.slot(lambda: {"value": np.nan})
-    values = np.where((at < 0) & (first < 0), kept["value"], values)
-    kept["value"] = values[-1]
-    return values
+    return _last_finite(x, first, remembered(2))
+
+
+@numba.njit(cache=True, nogil=True)
+def _last_finite(x: NDArray[np.float64], first: Int, state: NDArray[np.float64]) -> NDArray[np.float64]:
+    out = np.empty(len(x))
+    has_one, value = state
+    for i in range(len(x)):
+        if first[i] == i:
+            has_one = 0.0
+        if np.isfinite(x[i]):
+            has_one, value = 1.0, x[i]
+        out[i] = value if has_one else np.nan
+    state[0], state[1] = has_one, value
+    return out

@@ -13,11 +13,11 @@ from trainables.data.sessions import schedule
 from trainables.data.zones import NS_PER_SECOND, instants
 from trainables.features import bars as kit
 from trainables.features.bars import Bars, over_recent, shared
-from trainables.features.indicators import exponential_average, highest, lowest, ratio, standard_deviation
+from trainables.features.indicators import exponential_average, ratio
 from trainables.features.memory import run_starts
-from trainables.features.rolling import Float, lagged, rolling_mean
-from trainables.features.row import Lookback, RowsOf
-from trainables.features.schemas import MES_WEEKDAY
+from trainables.features.rolling import Float, lagged, price_channel, rolling_mean, rolling_std
+from trainables.features.row import FeatureRow, Lookback, RowsOf, bars_needed
+from trainables.features.schemas import MES_LEVELS, MES_WEEKDAY
 from trainables.features.settings import FeatureSettings
 
 
@@ -50,14 +50,14 @@ def _return_over(n: int) -> Callable[[Bars], Float]:
 
 
 def _volatility_over(n: int) -> Callable[[Bars], Float]:
-    return lambda bars: standard_deviation(kit.log_return(bars), bars.first, checked_seconds(bars, n))
+    return lambda bars: rolling_std(kit.log_return(bars), bars.first, checked_seconds(bars, n))
 
 
 def _range_over(n: int) -> Callable[[Bars], Float]:
     def values(bars: Bars) -> Float:
         m, window = bars.market, checked_seconds(bars, n)
-        spread = highest(m.high, bars.first, window) - lowest(m.low, bars.first, window)
-        return ratio(spread, m.close, 0.0)
+        top, bottom = price_channel(m.high, m.low, bars.first, window)
+        return ratio(top - bottom, m.close, 0.0)
 
     return values
 
@@ -166,6 +166,19 @@ def _ema_deviation(n: int) -> Callable[[Bars], Float]:
     return _share_of_close(lambda bars: bars.market.close - kit.ema(bars, n))
 
 
+def _level(name: str) -> FeatureRow:
+    return FeatureRow(
+        name=name,
+        family="mes",
+        group="level",
+        lookback=bars_needed(1),
+        source="scalper document, Preprocessing",
+        requirement="DATA-11",
+        function=lambda bars: getattr(bars.market, name),
+        kind="price",
+    )
+
+
 def _weekday(number: int) -> Callable[[Bars], Float]:
     return lambda bars: (kit.weekday(bars) == number).astype(np.float64)
 
@@ -212,6 +225,7 @@ ROWS = (
     *(_row(name, "time", 9, 1, _weekday(i), "category", "always") for i, name in enumerate(MES_WEEKDAY)),
     _row("weekday_sin", "time", 9, 1, lambda b: np.sin(2.0 * np.pi * kit.weekday(b) / 5.0), known="always"),
     _row("weekday_cos", "time", 9, 1, lambda b: np.cos(2.0 * np.pi * kit.weekday(b) / 5.0), known="always"),
+    *(_level(name) for name in MES_LEVELS),
     *(
         _row(
             f"trend_{n}min",

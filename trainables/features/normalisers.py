@@ -103,7 +103,9 @@ class Normaliser:
         )
 
 
-def fit_normaliser(kind: Kind, rows: NDArray[Any], names: Sequence[str], clip: float) -> Normaliser:
+def fit_normaliser(
+    kind: Kind, rows: NDArray[Any], names: Sequence[str], clip: float, price_kind: Kind | None = None
+) -> Normaliser:
     """Fit a scaling on training rows.
 
     - `zscore`: mean and population standard deviation (NORM-2).
@@ -118,6 +120,7 @@ def fit_normaliser(kind: Kind, rows: NDArray[Any], names: Sequence[str], clip: f
         rows: (n_rows, n_features) training rows; NaN allowed.
         names: Column names, in order.
         clip: Scaled values are cut to plus or minus this.
+        price_kind: `returns`, `zscore` or `minmax` for price columns, where they are scaled in another way (DATA-11).
 
     Returns:
         The scaling.
@@ -131,9 +134,15 @@ def fit_normaliser(kind: Kind, rows: NDArray[Any], names: Sequence[str], clip: f
     _check_columns(rows, names)
     if not len(rows):
         raise ValueError("normaliser: expected training rows, found none; give the fold more training data")
-    columns = [_fit_column(kind, column) for column in _fitted_columns(kind, rows, names)]
-    centre, gain = (np.array(values) for values in zip(*columns, strict=True))
     exempt = categories(names) if kind in ("mad", "instance") else np.zeros(len(names), dtype=np.bool_)
+    rest = kind
+    if price_kind is not None:
+        rest = "zscore" if kind == "returns" else kind
+        kind = "returns" if price_kind == "returns" else rest
+    prices, _ = _price_columns(names)
+    kinds_of = [price_kind if price_kind is not None and is_price else rest for is_price in prices]
+    columns = map(_fit_column, kinds_of, _fitted_columns(kind, rows, names))
+    centre, gain = (np.array(values) for values in zip(*columns, strict=True))
     return Normaliser(kind=kind, names=names, centre=centre, gain=gain, clip=float(clip), exempt=exempt)
 
 

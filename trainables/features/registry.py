@@ -21,7 +21,7 @@ from trainables.features.row import FeatureRow, Kind
 from trainables.features.schemas import SCHEMAS
 from trainables.features.settings import FeatureSettings
 
-ROWS_AT_ONCE = 65_536
+ROWS_AT_ONCE = 32_768
 """Bars of a block: what is computed on the way stays in the cache, and takes no memory to speak of."""
 
 _LOG = logging.getLogger(__name__)

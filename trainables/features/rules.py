@@ -22,11 +22,12 @@ import numpy as np
 from trainables.features import bars as kit
 from trainables.features import manifold, topology
 from trainables.features.bars import Bars
-from trainables.features.indicators import highest, lowest, ratio
+from trainables.features.indicators import DEGENERATE, ratio
 from trainables.features.rolling import (
     Float,
     lagged,
     over_finite,
+    price_channel,
     recursive_average,
     rolling_mean,
     rolling_std,
@@ -78,11 +79,11 @@ VARIABLES: Mapping[str, Variable] = {
     "rsi": Variable(kit.rsi, lambda s, per_session: s.indicators.rsi_n + 1),
     "atr": Variable(kit.atr, lambda s, per_session: s.indicators.atr_n + 1),
     "adx": Variable(lambda bars: kit.directional_index(bars)[2], lambda s, per_session: 2 * s.indicators.adx_n),
-    "stoch_k": Variable(lambda bars: kit.stochastic(bars)[0], lambda s, per_session: s.indicators.stochastic_n),
+    "stoch_k": Variable(kit.stochastic_k, lambda s, per_session: s.indicators.stochastic_n),
     "bb_lower": Variable(lambda bars: kit.bollinger(bars)[0], _bollinger_lookback),
     "bb_mid": Variable(lambda bars: kit.bollinger(bars)[1], _bollinger_lookback),
     "bb_upper": Variable(lambda bars: kit.bollinger(bars)[2], _bollinger_lookback),
-    "sma": Variable(lambda bars: kit.sma(bars, bars.settings.indicators.bollinger_n), _bollinger_lookback),
+    "sma": Variable(lambda bars: kit.bollinger(bars)[1], _bollinger_lookback),
     "psar": Variable(kit.psar, lambda s, per_session: 2),
     "macd_line": Variable(lambda bars: kit.macd(bars)[0], lambda s, per_session: s.indicators.macd_slow_n),
     "macd_signal_line": Variable(
@@ -117,8 +118,8 @@ FUNCTIONS: Mapping[str, Function] = {
     "mean": Function(1, 1, lambda bars, x, n: rolling_mean(x, bars.first, n), lambda n: n - 1),
     "std": Function(1, 1, lambda bars, x, n: rolling_std(x, bars.first, n), lambda n: n - 1),
     "ema": Function(1, 1, lambda bars, x, n: recursive_average(x, bars.first, n, 2 / (n + 1)), lambda n: n - 1),
-    "highest": Function(1, 1, lambda bars, x, n: highest(x, bars.first, n), lambda n: n - 1),
-    "lowest": Function(1, 1, lambda bars, x, n: lowest(x, bars.first, n), lambda n: n - 1),
+    "highest": Function(1, 1, lambda bars, x, n: price_channel(x, x, bars.first, n)[0], lambda n: n - 1),
+    "lowest": Function(1, 1, lambda bars, x, n: price_channel(x, x, bars.first, n)[1], lambda n: n - 1),
     "lag_across_sessions": Function(1, 1, lambda bars, x, n: lagged(x, bars.segment_first, n), lambda n: n),
     "mean_across_sessions": Function(
         1, 1, lambda bars, x, n: over_finite(rolling_mean, x, bars.segment_first, n), lambda n: n - 1
@@ -126,11 +127,19 @@ FUNCTIONS: Mapping[str, Function] = {
 }
 """Functions that a formula may call. None can be given a window below 1 or a lag below 0."""
 
+
+def _divide(x: Any, y: Any) -> Any:
+    """Return x/y, 0 where y is degenerate; a number stays a number, so that no array is made of it."""
+    if np.ndim(y) == 0 and abs(y) >= DEGENERATE:
+        return x / y
+    return ratio(np.asarray(x, dtype=float), np.asarray(y, dtype=float), 0.0)
+
+
 OPERATORS: Mapping[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
-    ast.Div: lambda x, y: ratio(np.asarray(x, dtype=float), np.asarray(y, dtype=float), 0.0),
+    ast.Div: _divide,
     ast.Pow: lambda x, y: np.float_power(x, y),
 }
 
@@ -211,9 +220,14 @@ def _is_number(node: ast.expr) -> bool:
 
 
 def _number(node: ast.expr, settings: FeatureSettings, per_session: int) -> float:
-    if isinstance(node, ast.Name):
-        return NUMBERS[node.id](settings, per_session)
-    return ast.literal_eval(node)
+    match node:
+        case ast.Name(id=name):
+            return NUMBERS[name](settings, per_session)
+        case ast.UnaryOp(operand=ast.Constant(value=value)):
+            return -value  # type: ignore[operator,return-value]
+        case ast.Constant(value=value):
+            return value  # type: ignore[return-value]
+    raise AssertionError(f"{ast.unparse(node)!r} was not checked")
 
 
 def evaluate(node: ast.expr, bars: Bars) -> Float:

@@ -13,9 +13,9 @@ import numpy as np
 from trainables.features import bars as kit
 from trainables.features import sessions
 from trainables.features.bars import Bars, shared
-from trainables.features.indicators import ratio, rolling_vwap, standard_deviation
+from trainables.features.indicators import ratio, rolling_vwap
 from trainables.features.memory import at_start, run_starts
-from trainables.features.rolling import Float, lagged, over_finite, rolling_mean
+from trainables.features.rolling import Float, lagged, over_finite, rolling_mean, rolling_std
 from trainables.features.row import FeatureRow, RowsOf
 from trainables.features.settings import FeatureSettings
 
@@ -71,7 +71,7 @@ def _session_momentum(n: int) -> Callable[[Bars], Float]:
 def volatility_regime(bars: Bars) -> Float:
     """Return the short deviation of returns over its long mean, which is cross-session (FEAT-SC-3)."""
     s = bars.settings
-    short = standard_deviation(kit.log_return(bars), bars.first, s.volatility_n)
+    short = rolling_std(kit.log_return(bars), bars.first, s.volatility_n)
     long = over_finite(rolling_mean, short, bars.segment_first, regime_n(s, bars.market.bars_per_session))
     return ratio(short, long, 1.0)
 
@@ -197,13 +197,13 @@ ROWS = (
     _row("bb_upper", "phase_1", 2, _bands, level(lambda b: kit.bollinger(b)[2])),
     _row("bb_lower", "phase_1", 2, _bands, level(lambda b: kit.bollinger(b)[0])),
     _row("bb_position", "phase_1", 2, _bands, kit.bollinger_position),
-    _row("stoch_k", "phase_1", 2, lambda s, _: s.indicators.stochastic_n, lambda b: kit.stochastic(b)[0]),
+    _row("stoch_k", "phase_1", 2, lambda s, _: s.indicators.stochastic_n, kit.stochastic_k),
     _row(
         "stoch_d",
         "phase_1",
         2,
         lambda s, _: s.indicators.stochastic_n + s.indicators.stochastic_d_n - 1,
-        lambda b: kit.stochastic(b)[1],
+        kit.stochastic_d,
     ),
     _row("atr_14", "phase_1", 2, lambda s, _: s.indicators.atr_n + 1, distance(kit.atr)),
     _row(

@@ -58,6 +58,8 @@ MES_WEEKDAY_CYCLICAL = ("weekday_sin", "weekday_cos")
 """Two encodings of the day of the week (FEAT-MES-9)."""
 MES_HIGHER = ("trend_1min", "trend_5min", "higher_momentum_1min", "higher_momentum_5min")
 """Columns from completed higher bars (FEAT-MES-10)."""
+MES_LEVELS = ("open", "high", "low", "close")
+"""Prices themselves, which scaling turns into ratios, z-scores or shares of the training range (DATA-11)."""
 
 SCALING_BASELINE = (
     *("close_change_pct", "vwap", "price_range", "price_mom_3d", "price_mom_5d"),
@@ -111,6 +113,7 @@ SCHEMAS: dict[str, tuple[str, ...]] = {
     "nq24": _of("nq", NQ),
     "mes": _of("mes", MES_BEFORE_WEEKDAY + MES_WEEKDAY + MES_HIGHER),
     "mes_cyclical": _of("mes", MES_BEFORE_WEEKDAY + MES_WEEKDAY_CYCLICAL + MES_HIGHER),
+    "scalper": _of("mes", MES_BEFORE_WEEKDAY + MES_WEEKDAY + MES_WEEKDAY_CYCLICAL + MES_LEVELS + MES_HIGHER),
     "scaling10": _of("scaling", SCALING_BASELINE),
     "scaling20": _of("scaling", SCALING_BASELINE + SCALING_PHASE_1),
     "scaling26": _of("scaling", SCALING_BASELINE + SCALING_PHASE_1 + SCALING_PHASE_2),

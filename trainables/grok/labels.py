@@ -7,9 +7,8 @@ from numpy.typing import NDArray
 
 from trainables.data.dataset import NO_LABEL
 from trainables.data.market import Int, Market
+from trainables.grok.config import HORIZON_MINUTES
 
-HORIZON_MINUTES = (5, 15, 30, 60, 120, 240)
-"""The six horizons of the document."""
 NS_PER_MINUTE = 60 * 10**9
 
 

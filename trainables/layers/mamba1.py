@@ -114,12 +114,12 @@ class Mamba1Mixer(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         mixed_BTI, gate_BTI = self.project_in(x_BTD).chunk(2, dim=-1)
-        y_BTI = self.scan(functional.silu(self.convolution(mixed_BTI)))
+        y_BTI = self.scan(self.convolution(mixed_BTI))
         return self.project_out(y_BTI * functional.silu(gate_BTI))
 
     def resume(self, x_BTD: Tensor, state: State) -> tuple[Tensor, State]:
         """Map rows that follow the rows behind `state`; also return the state after them (CONDOR-6)."""
         mixed_BTI, gate_BTI = self.project_in(x_BTD).chunk(2, dim=-1)
         mixed_BTI, rows = self.convolution.resume(mixed_BTI, state[0])
-        y_BTI, scanned = self.scan.resume(functional.silu(mixed_BTI), state[1:])
+        y_BTI, scanned = self.scan.resume(mixed_BTI, state[1:])
         return self.project_out(y_BTI * functional.silu(gate_BTI)), (rows, *scanned)

@@ -70,12 +70,13 @@ class HeadScan(nn.Module):
             rate_H,
             b_BTN,
             c_BTN,
+            skip_H=self.skip_H,
             discretisation=self.discretisation,
             state_BHPN=state,
             want_state=want_state,
             impl=self.impl,
         )
-        return torch.addcmul(y_BTHP, x_BTHP, self.skip_H[:, None].to(x_BTHP.dtype)).flatten(2), state
+        return y_BTHP.flatten(2), state
 
 
 class Mamba2Mixer(nn.Module):
@@ -135,7 +136,7 @@ class Mamba2Mixer(nn.Module):
     def _scan(
         self, mixed_BTC: Tensor, gate_BTI: Tensor, step_BTH: Tensor, state: Tensor | None, *, want_state: bool
     ) -> tuple[Tensor, Tensor | None]:
-        x_BTI, b_BTN, c_BTN = functional.silu(mixed_BTC).split(self.parts, dim=-1)
+        x_BTI, b_BTN, c_BTN = mixed_BTC.split(self.parts, dim=-1)
         y_BTI, state = self.scan(x_BTI, b_BTN, c_BTN, step_BTH, state, want_state=want_state)
         return self.project_out(self.norm(y_BTI, gate_BTI)), state
 

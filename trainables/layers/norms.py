@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as functional
 from torch import Tensor, nn
+
+from trainables.ops.norm import rms_norm
 
 
 class RMSNorm(nn.Module):
@@ -21,11 +22,11 @@ class RMSNorm(nn.Module):
         self.epsilon = epsilon
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.epsilon)
+        return rms_norm(x, self.weight.to(x.dtype), epsilon=self.epsilon)
 
 
 class GatedRMSNorm(RMSNorm):
     """Norm of x times SiLU(gate): the output gate of Mamba-2 (Dao & Gu 2024, section 7.1; CONDOR-5)."""
 
     def forward(self, x: Tensor, gate: Tensor) -> Tensor:
-        return super().forward(x * functional.silu(gate))
+        return rms_norm(x, self.weight.to(x.dtype), gate=gate, epsilon=self.epsilon)

@@ -9,6 +9,8 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from trainables.config import FamilyConfig
+from trainables.data.config import DataConfig, SeriesConfig, absent
+from trainables.errors import DataError
 
 HIDDEN_WIDTHS = {"32-16": (32, 16), "64-32-16": (64, 32, 16), "128-64-32": (128, 64, 32)}
 """Hidden layers by name: 1,013, 3,573 and 12,245 parameters on ten inputs (MLP-1)."""
@@ -49,6 +51,9 @@ class MlpConfig(FamilyConfig):
             )
         return self
 
+    rise_share: float | None = Field(default=None, ge=0, le=1)
+    """Share of rises among the training rows of the fold; filled in training, not by hand (WF-5)."""
+
     @property
     def n_inputs(self) -> int:
         return STAGE_INPUTS[self.feature_stage]
@@ -75,3 +80,17 @@ class MlpConfig(FamilyConfig):
     def scored_lookback(cls, reach: Mapping[str, tuple[Any, ...]]) -> int:
         """Return 1: whatever the space allows, a row is judged on its own."""
         return 1
+
+    @classmethod
+    def check_data(cls, reach: Mapping[str, tuple[Any, ...]], data: DataConfig) -> None:
+        """Refuse 50+ without all series: columns would be off, and the number of inputs is known before the data."""
+        if "50+" not in reach.get("feature_stage", ()):
+            return
+        named = data.series.paths()
+        off = absent(named)
+        missing = [name for name in SeriesConfig.model_fields if name not in named or name in off]
+        if missing:
+            raise DataError(
+                f"feature_stage: 50+ expected all series beside the market, found none of {', '.join(missing)}; name "
+                "their files in data.series, or take 50+ out of the space"
+            )

@@ -3,36 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from analysis.measures.classification import accuracy, confusion, directional_accuracy, directional_gain, majority_rate
 from analysis.measures.crps import brier
 from trainables.data.config import DataConfig, FoldsConfig
 from trainables.data.dataset import Dataset
-from trainables.data.loader import load_market
 from trainables.data.market import Market
-from trainables.data.store import FeatureStore, content_key, keep_to_market
-from trainables.errors import DataError
+from trainables.data.shared import opened
+from trainables.data.store import content_key
+from trainables.features.columns import columns_of
 from trainables.features.registry import compute, fingerprint, rows_of
 from trainables.features.settings import FeatureSettings
 from trainables.mlp.config import STAGE_INPUTS, MlpConfig
 from trainables.mlp.labels import direction_labels
 from trainables.mlp.losses import cross_entropy
 from trainables.mlp.model import Mlp
-from trainables.training.family import Batch, Score
+from trainables.training.family import Batch, Family, Score
 
 STAGE_SCHEMAS = {"10": "scaling10", "20": "scaling20", "30+": "scaling30", "50+": "scaling50"}
 LABEL_VERSION = 1
 """Part of the store's key; raised when labels or the rule of usable rows change."""
 
 
-class MlpFamily:
+class MlpFamily(Family):
     """See `trainables.training.family.Family`."""
 
     name = "mlp"
@@ -50,15 +50,14 @@ class MlpFamily:
         So all trials of a search are scored on the same timestamps (SEARCH-14), whatever stage or horizon they have.
 
         Raises:
-            DataError: A stage needs a series that the market lacks.
+            DataError: A stage needs a series that is not there (`MlpConfig.check_data`).
         """
-        market, entries = _market(data, folds), _store(store)
-        keep_to_market(entries, market, data=data, folds=folds)
+        MlpConfig.check_data({"feature_stage": (config.feature_stage, *reach.get("feature_stage", ()))}, data)
+        market, entries = opened(data, folds, store)
         stages = sorted({config.feature_stage, *reach.get("feature_stage", ())}, key=STAGE_INPUTS.__getitem__)
         horizons = sorted({config.label_horizon, *reach.get("label_horizon", ())})
         settings = FeatureSettings(levels_mode=config.levels_mode)
         schema = STAGE_SCHEMAS[stages[-1]]
-        _check_series(stages[-1], market)
         key = content_key(
             family=self.name,
             market=market.snapshot,
@@ -73,10 +72,16 @@ class MlpFamily:
             features, names = compute(schema, market, settings, market.series)
             return _dataset(market, features, names[: config.n_inputs], config.label_horizon, horizons, key)
 
-        return entries.dataset(key, build)
+        seen = tuple(row.name for row in rows_of(schema, market.series))[: config.n_inputs]
+        columns = columns_of(schema, seen, settings, market.bars_per_session)
+        return entries.dataset(key, build, {"columns": columns})
 
     def build_model(self, config: MlpConfig, feature_names: tuple[str, ...]) -> nn.Module:
         return Mlp(config, len(feature_names))
+
+    def statistics(self, config: MlpConfig, targets_train: NDArray[np.float32]) -> MlpConfig:
+        """Return the config with the share of rises, which a naive forecast says (ANALYSIS-4)."""
+        return config.model_copy(update={"rise_share": float(targets_train[:, 0].mean(dtype=np.float64))})
 
     def loss(self, config: MlpConfig, outputs: Tensor, batch: Batch) -> Tensor:
         return self.reference_loss(config, outputs, batch).mean()
@@ -100,19 +105,20 @@ class MlpFamily:
             loss=cross_entropy(outputs, targets[:, 0]).numpy(),
             crps=brier(rises, p_up).astype(np.float32),
             forecasts={f"{config.label_horizon}b": (signal, forward_return)},
-            columns={"p_up": p_up, "up": rises},
+            columns={"p_up": p_up},
+            outcomes={"up": rises, **_naive(config, rises)},
             metrics={name: value for name, value in measures.items() if value is not None},
         )
 
 
-def _check_series(stage: str, market: Market) -> None:
-    """Refuse a stage of which columns would be off: a network's number of inputs is known before its data (MLP-1)."""
-    missing = sorted({name for row in rows_of(STAGE_SCHEMAS[stage]) for name in row.series} - set(market.series))
-    if missing:
-        raise DataError(
-            f"feature_stage: {stage} expected all series beside the market, found no {', '.join(missing)}; name their "
-            "files in data.series, or take the stage out of the space"
-        )
+def _naive(config: MlpConfig, rises: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    """Return the scores of the training rows' share of rises; none without it."""
+    if config.rise_share is None:
+        return {}
+    p = np.float32(np.clip(config.rise_share, 1e-6, 1 - 1e-6))
+    loss = -np.where(rises > 0.5, np.log(p), np.log1p(-p))
+    score = brier(rises, np.full_like(rises, p))
+    return {"baseline_loss": loss.astype(np.float32), "baseline_crps": score.astype(np.float32)}
 
 
 def _dataset(
@@ -135,17 +141,6 @@ def _dataset(
         marks=market.marks,
         snapshot=key,
     )
-
-
-@lru_cache(maxsize=2)
-def _market(data: DataConfig, folds: FoldsConfig) -> Market:
-    return load_market(data, folds)
-
-
-@lru_cache(maxsize=2)
-def _store(root: Path) -> FeatureStore:
-    """Return the store of a folder, once per process: it checks an entry's checksums only when first met."""
-    return FeatureStore(root)
 
 
 FAMILY = MlpFamily()

@@ -12,7 +12,7 @@ from trainables.data.dataset import NO_LABEL
 from trainables.data.market import Int, Market
 from trainables.data.zones import NS_PER_SECOND
 
-NAMES = ("direction", "forward_return", "volatility", "exit_long", "exit_short")
+NAMES = ("direction", "forward_return", "volatility", "exit_long", "exit_short", "move_ticks", "volatility_ticks")
 TICK_DECIMALS = 6
 """Moves in ticks are rounded to so many decimals: prices are binary fractions, and equality decides a class."""
 
@@ -43,31 +43,28 @@ def scalper_labels(market: Market, settings: ScalperLabels) -> tuple[NDArray[np.
     log-return to the last bar known at t + N; `volatility` the root of the sum of squared log-returns on the way there.
     `exit_long` and `exit_short` are 1 where leaving now is at least as good, net of the cost of waiting, as leaving at
     any bar until the triple barrier is first touched: take-profit, stop or t + N (Lopez de Prado 2018, ch. 3.4).
+    `move_ticks` and `volatility_ticks` are the move and the volatility times the price, in ticks.
 
     Args:
         market: Bars of seconds, or longer ones that divide the horizon.
         settings: Horizon, band, barriers.
 
     Returns:
-        targets: (n_rows, 5) float32; NaN in a row without a label.
+        targets: (n_rows, 7) float32; NaN in a row without a label.
         names: Of the columns.
         label_end: (n_rows,) ns UTC: t + N; `NO_LABEL` without a label.
     """
-    known = market.known_time
-    end = known + settings.horizon_s * NS_PER_SECOND
-    last = np.searchsorted(known, end, side="right") - 1
-    cut = (np.diff(market.session) != 0) | (np.diff(market.segment) != 0)
-    run = np.concatenate([[0], np.cumsum(cut)])
-    run_last = np.append(np.flatnonzero(cut), len(known) - 1)[run]
-    has_label = (end <= known[run_last]) & (last > np.arange(len(known)))
+    end, last, has_label = label_window(market, settings.horizon_s)
     rows = np.flatnonzero(has_label)
-    targets = np.full((len(known), len(NAMES)), np.nan)
+    targets = np.full((len(market), len(NAMES)), np.nan)
     close = market.close
     move = np.round((close[last[rows]] - close[rows]) / settings.tick, TICK_DECIMALS)
     targets[rows, 0] = direction(move, settings.band_ticks, settings.flat_inclusive)
     targets[rows, 1] = np.log(close[last[rows]] / close[rows])
     squares = np.append(0.0, np.cumsum(np.diff(np.log(close)) ** 2))
     targets[rows, 2] = np.sqrt(np.maximum(squares[last[rows]] - squares[rows], 0.0))
+    targets[rows, 5] = move
+    targets[rows, 6] = targets[rows, 2] * close[rows] / settings.tick
     for column, side in ((3, 1.0), (4, -1.0)):
         targets[rows, column] = _exits(
             close / settings.tick,
@@ -79,6 +76,20 @@ def scalper_labels(market: Market, settings: ScalperLabels) -> tuple[NDArray[np.
             settings.cost_ticks,
         )
     return targets.astype(np.float32), NAMES, np.where(has_label, end, NO_LABEL)
+
+
+def label_window(market: Market, horizon_s: int) -> tuple[Int, Int, NDArray[np.bool_]]:
+    """Return when the label of each row ends, ns UTC, the last bar known by then, and whether there is a label.
+
+    There is one where the session and the segment last so long, and at least one bar lies ahead.
+    """
+    known = market.known_time
+    end = known + horizon_s * NS_PER_SECOND
+    last = np.searchsorted(known, end, side="right") - 1
+    cut = (np.diff(market.session) != 0) | (np.diff(market.segment) != 0)
+    run = np.concatenate([[0], np.cumsum(cut)])
+    run_last = np.append(np.flatnonzero(cut), len(known) - 1)[run]
+    return end, last, (end <= known[run_last]) & (last > np.arange(len(known)))
 
 
 def direction(move_ticks: NDArray[np.float64], band_ticks: float, flat_inclusive: bool = False) -> NDArray[np.float64]:

@@ -70,6 +70,12 @@ def save_model(
     write_json(folder / DESCRIPTION, description)
 
 
+def rename_model(folder: Path, trial_id: str) -> None:
+    """Say whose model this is, after its files were linked here from another trial of equal content."""
+    described = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    write_json(folder / DESCRIPTION, {**described, "trial_id": trial_id})
+
+
 def load_model(folder: Path) -> TrainedModel:
     """Rebuild a model from its files.
 

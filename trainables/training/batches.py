@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,6 +16,21 @@ from torch import Tensor
 
 from trainables.data.windows import gather
 from trainables.training.family import Batch
+from trainables.training.workers import ALONE, Workers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRows:
+    """What one process trains on in a step.
+
+    Attributes:
+        micro_batches: Row positions of each micro-batch.
+        weights: Factor of each one's mean loss that makes the mean over all micro-batches, those of other processes
+            included, the mean over the rows of the step (TRAIN-6).
+    """
+
+    micro_batches: list[NDArray[np.int64]]
+    weights: list[float]
 
 
 class StepPlan:
@@ -23,7 +39,10 @@ class StepPlan:
     An epoch is a seeded permutation of runs of `run_length` training rows in time order (1: of single rows), cut evenly
     into steps of at most `batch_size * accum_steps` rows and each step evenly into `accum_steps` micro-batches: sizes
     differ by at most one run. Single rows are never dropped; of runs, the rows that do not fill one are left out at
-    either end of an epoch, by a seeded choice.
+    either end of an epoch, by a seeded choice. First steps may have a plan of their own (`begin_with`).
+
+    Of several processes each has a micro-batch of its own at a time, so the step is that many times as large (TRAIN-4).
+    `split` cuts every micro-batch once more, where it did not fit into memory: the rows of a step stay the same.
     """
 
     def __init__(
@@ -35,18 +54,20 @@ class StepPlan:
         epochs: int,
         seed: int,
         run_length: int = 1,
+        split: int = 1,
+        workers: Workers = ALONE,
     ) -> None:
-        """Plan the steps over `rows`, (n,) increasing positions.
+        """Plan the steps over `rows`, (n,) positions in time order; a row may occur repeatedly.
 
         Raises:
             ValueError: There are fewer runs than micro-batches of one step, or a micro-batch cannot hold a run.
         """
         n_runs = len(rows) // run_length
-        if n_runs < accum_steps:
+        if n_runs < accum_steps * workers.size:
             runs = "training rows" if run_length == 1 else f"runs of {run_length} training rows"
             raise ValueError(
                 f"accum_steps: expected at most as many micro-batches as {runs} ({n_runs}), "
-                f"found {accum_steps}; lower it"
+                f"found {accum_steps * workers.size}; lower it"
             )
         if batch_size < run_length:
             raise ValueError(
@@ -54,20 +75,46 @@ class StepPlan:
             )
         self._rows = rows
         self._run_length = run_length
-        self._accum_steps = accum_steps
+        self._workers = workers
+        self.n_micro_batches = accum_steps * split
         self._seed = seed
         self._epoch = -1
         self._order = rows
-        self.steps_per_epoch = math.ceil(n_runs / (batch_size // run_length * accum_steps))
+        self.steps_per_epoch = math.ceil(n_runs / (batch_size // run_length * accum_steps * workers.size))
         self.n_steps = epochs * self.steps_per_epoch
+        self._first: StepPlan | None = None
+        self._n_first_steps = 0
+
+    def begin_with(self, first: StepPlan, n_steps: int) -> None:
+        """Take the first `n_steps` steps from another plan, over easier rows, as often as that takes (TRAIN-2)."""
+        self._first, self._n_first_steps = first, n_steps
+
+    def step(self, number: int) -> StepRows:
+        """Return this process's part of a step, counted from 0 over all epochs.
+
+        A step at the end of a short epoch may have fewer runs than micro-batches: an empty one takes a row of its
+        neighbour with weight zero, because every process has to take part in every exchange.
+        """
+        everything = self.micro_batches(number)
+        n_rows = sum(map(len, everything))
+        own = everything[self._workers.rank :: self._workers.size]
+        filler = next(rows for rows in everything if len(rows))[: self._run_length]
+        return StepRows(
+            micro_batches=[rows if len(rows) else filler for rows in own],
+            weights=[len(rows) * len(everything) / n_rows for rows in own],
+        )
 
     def micro_batches(self, step: int) -> list[NDArray[np.int64]]:
-        """Return the row positions of each micro-batch of a step, counted from 0 over all epochs."""
+        """Return the row positions of each micro-batch of a step, over all processes; the first have more rows."""
+        if self._first is not None and step < self._n_first_steps:
+            return self._first.micro_batches(step)
         epoch, place = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             self._epoch = epoch
             self._order = self._permuted(np.random.default_rng((self._seed, epoch)))
-        runs = np.array_split(np.array_split(self._order, self.steps_per_epoch)[place], self._accum_steps)
+        runs = np.array_split(
+            np.array_split(self._order, self.steps_per_epoch)[place], self.n_micro_batches * self._workers.size
+        )
         return [run.reshape(-1) for run in runs]
 
     def _permuted(self, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -43,6 +43,9 @@ class Checkpoint:
         engine: Weights and moments; without moments where the fold is complete, for the next one starts afresh.
         random: States of the generators, see `randomness.random_state`.
         stability: Counts of the fold, see `Stability.to_json`.
+        stopping: Counts of early stopping, see `EarlyStopping.to_json`; empty without it.
+        best: The weights that it goes back to; empty without it, and where the fold is complete.
+        split: Parts that a micro-batch came in, see `RunOptions.split`: what did not fit once is not tried again.
     """
 
     report: RungReport
@@ -51,6 +54,9 @@ class Checkpoint:
     engine: EngineState
     random: Mapping[str, Tensor]
     stability: Mapping[str, Any] = field(default_factory=dict)
+    stopping: Mapping[str, Any] = field(default_factory=dict)
+    best: Mapping[str, Tensor] = field(default_factory=dict)
+    split: int = 1
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint, identity: Mapping[str, Any], *, keep: int = 2) -> Path:
@@ -72,6 +78,8 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, identity: Mapping[str
         "completed": [asdict(report) for report in checkpoint.completed],
         "updates": checkpoint.engine.updates,
         "stability": dict(checkpoint.stability),
+        "stopping": dict(checkpoint.stopping),
+        "split": checkpoint.split,
     }
     contents = {
         TENSORS: safetensors.torch.save(_flatten(checkpoint)),
@@ -141,7 +149,7 @@ def _rungs(folder: Path) -> list[Path]:
 
 def _flatten(checkpoint: Checkpoint) -> dict[str, Tensor]:
     engine = checkpoint.engine
-    groups = {"weights": engine.weights, **engine.moments, "random": checkpoint.random}
+    groups = {"weights": engine.weights, **engine.moments, "random": checkpoint.random, "best": checkpoint.best}
     return {f"{group}/{name}": _own(t) for group, tensors in groups.items() for name, t in tensors.items()}
 
 
@@ -155,7 +163,7 @@ def _parse(place: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Checkpoin
     for key, tensor in tensors.items():
         group, _, name = key.partition("/")
         groups.setdefault(group, {})[name] = tensor
-    weights, random = groups.pop("weights"), groups.pop("random")
+    weights, random, best = groups.pop("weights"), groups.pop("random"), groups.pop("best", {})
     return Checkpoint(
         report=_report(place["report"]),
         step=place["step"],
@@ -163,6 +171,9 @@ def _parse(place: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Checkpoin
         engine=EngineState(weights=weights, moments=groups, updates=place["updates"]),
         random=random,
         stability=place["stability"],
+        stopping=place.get("stopping", {}),
+        best=best,
+        split=place["split"],
     )
 
 

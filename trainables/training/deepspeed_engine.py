@@ -38,19 +38,27 @@ from trainables.training.engine import (
     EngineState,
     LossFunction,
     Step,
+    adamw_settings,
     read_moments,
     row_weights,
     write_moments,
 )
 from trainables.training.family import Batch
 from trainables.training.outputs import as_float32
+from trainables.training.workers import ALONE, Workers, mean_over_workers
 
+DEEPSPEED_BUCKET = 500_000_000
+"""DeepSpeed's own size of ZeRO's buffers, in numbers; larger ones would be rarer exchanges of large models."""
+BUCKET_MULTIPLE = 1_000
+"""They must be even."""
 QUIET = 40
 """Level of DeepSpeed's own logger: it announces every engine, and every skipped step, which the loop counts itself."""
 
 
-def ds_config(config: FamilyConfig, *, world_size: int = 1) -> dict[str, Any]:
+def ds_config(config: FamilyConfig, *, world_size: int = 1, split: int = 1) -> dict[str, Any]:
     """Return the DeepSpeed configuration of a trial. Requirements: TRAIN-4, TRAIN-8, TRAIN-16.
+
+    `split` is the number of parts that each micro-batch comes in after it did not fit into memory.
 
     Learning rate and weight decay are absent: the optimiser is ours, and its rate is set before every step. bf16 at
     stage 0 is autocast over float32 weights; from stage 1 on DeepSpeed keeps bf16 weights beside a float32 master copy.
@@ -58,12 +66,13 @@ def ds_config(config: FamilyConfig, *, world_size: int = 1) -> dict[str, Any]:
     Raises:
         ValueError: fp16 at stage 0, for which DeepSpeed offers no master copy that can be checkpointed.
     """
+    micro_batch, n_micro_batches = math.ceil(config.batch_size / split), config.accum_steps * split
     settings: dict[str, Any] = {
-        "train_batch_size": config.batch_size * config.accum_steps * world_size,
-        "train_micro_batch_size_per_gpu": config.batch_size,
-        "gradient_accumulation_steps": config.accum_steps,
+        "train_batch_size": micro_batch * n_micro_batches * world_size,
+        "train_micro_batch_size_per_gpu": micro_batch,
+        "gradient_accumulation_steps": n_micro_batches,
         "gradient_clipping": config.grad_clip,
-        "zero_optimization": {"stage": config.zero_stage},
+        "zero_optimization": {"stage": config.zero_stage, **_buckets(config)},
         "zero_allow_untested_optimizer": True,
     }
     if config.precision == "bf16" and config.zero_stage == 0:
@@ -77,8 +86,22 @@ def ds_config(config: FamilyConfig, *, world_size: int = 1) -> dict[str, Any]:
     return settings
 
 
+def _buckets(config: FamilyConfig) -> dict[str, int]:
+    """Return the sizes of ZeRO's buffers, in numbers: hardly more than the model has.
+
+    DeepSpeed would allocate half a billion of them for every bucket of every process: 2 GB beside a small model.
+    """
+    if config.zero_stage == 0:
+        return {}
+    size = min(DEEPSPEED_BUCKET, math.ceil(config.n_parameters() / BUCKET_MULTIPLE) * BUCKET_MULTIPLE)
+    return {"reduce_bucket_size": size, "allgather_bucket_size": size}
+
+
 def join_process_group(device: torch.device) -> None:
-    """Make a group of one process where there is none; no port is agreed on, so trials side by side cannot collide."""
+    """Make a group of one process where there is none; no port is agreed on, so trials side by side cannot collide.
+
+    Where a trial has several processes, Ray Train has made their group before.
+    """
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     os.environ.setdefault("LOCAL_RANK", "0")
     if not dist.is_initialized():
@@ -98,33 +121,45 @@ def _spare_imports_from_collection() -> None:
 class DeepSpeedEngine:
     """One deepspeed engine over PyTorch's AdamW. See `trainables.training.engine.Engine`."""
 
-    def __init__(self, model: nn.Module, loss: LossFunction, config: FamilyConfig, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: LossFunction,
+        config: FamilyConfig,
+        device: torch.device,
+        *,
+        split: int = 1,
+        workers: Workers = ALONE,
+    ) -> None:
         logger.setLevel(QUIET)
         join_process_group(device)
         self._loss = loss
+        self._workers = workers
         self._names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
+        optimizer = torch.optim.AdamW(trained, **adamw_settings(config))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # stages 1-3 import code that torch deprecates
             self._engine, *_ = deepspeed.initialize(
                 model=model.to(device).train(),
                 optimizer=optimizer,
-                config=ds_config(config, world_size=dist.get_world_size()),
+                config=ds_config(config, world_size=workers.size, split=split),
                 dist_init_required=False,
             )
         self._is_partitioned = config.zero_stage > 0
-        if not self._is_partitioned and dist.get_world_size() == 1:
+        if not self._is_partitioned and workers.size == 1:
             # A sum over one process, and half the time of a small model's step.
             self._engine.enable_backward_allreduce = False
         self._input_dtype = next(model.parameters()).dtype
 
-    def train_step(self, micro_batches: Sequence[Batch], learning_rate: float) -> Step:
+    def train_step(
+        self, micro_batches: Sequence[Batch], learning_rate: float, weights: Sequence[float] | None = None
+    ) -> Step:
         engine = self._engine
         for group in engine.optimizer.param_groups:
             group["lr"] = learning_rate
         total = torch.zeros((), device=engine.device)
-        for batch, weight in zip(micro_batches, row_weights(micro_batches), strict=True):
+        for batch, weight in zip(micro_batches, weights or row_weights(micro_batches), strict=True):
             loss = self._loss(as_float32(engine(batch.windows.to(self._input_dtype))), batch) * weight
             engine.backward(loss)
             if engine.is_gradient_accumulation_boundary() and not self._is_partitioned:
@@ -134,6 +169,7 @@ class DeepSpeedEngine:
             total += loss.detach()
         if self._is_partitioned:
             norm = float(engine.get_global_grad_norm())
+        total = mean_over_workers(self._workers, total)
         return Step(loss=total.item() / len(micro_batches), gradient_norm=norm)
 
     def _norm_or_skip(self) -> float:

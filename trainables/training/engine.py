@@ -17,11 +17,14 @@ from torch import Tensor, nn
 
 from trainables.config import FamilyConfig
 from trainables.training.family import Batch
+from trainables.training.workers import ALONE, Workers
 
 EngineName = Literal["auto", "deepspeed", "plain"]
 LossFunction = Callable[[Any, Batch], Tensor]
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """AdamW's two running means, by the names that PyTorch and DeepSpeed both use."""
+BETA1 = 0.9
+"""Decay of AdamW's mean of gradients, the same in all of the documents (TRAIN-1)."""
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +60,16 @@ class EngineState:
 class Engine(Protocol):
     """Trains one model for one fold. Owns the model from its construction to `close`."""
 
-    def train_step(self, micro_batches: Sequence[Batch], learning_rate: float) -> Step:
-        """Accumulate the gradient of the mean loss over all rows of `micro_batches`, clip it, update (TRAIN-6)."""
+    def train_step(
+        self, micro_batches: Sequence[Batch], learning_rate: float, weights: Sequence[float] | None = None
+    ) -> Step:
+        """Accumulate the gradient of the mean loss over the rows of all processes, clip it, update (TRAIN-6).
+
+        Args:
+            micro_batches: Those of this process.
+            learning_rate: Of this step.
+            weights: See `StepRows.weights`; none: every row of `micro_batches` counts alike.
+        """
         ...
 
     def weights(self) -> dict[str, Tensor]:
@@ -79,7 +90,14 @@ class Engine(Protocol):
 
 
 def open_engine(
-    name: EngineName, model: nn.Module, loss: LossFunction, config: FamilyConfig, device: torch.device
+    name: EngineName,
+    model: nn.Module,
+    loss: LossFunction,
+    config: FamilyConfig,
+    device: torch.device,
+    *,
+    split: int = 1,
+    workers: Workers = ALONE,
 ) -> Engine:
     """Wrap a model in the engine of that name; `auto` is DeepSpeed where it is installed (TRAIN-16, TRAIN-17).
 
@@ -89,6 +107,8 @@ def open_engine(
         loss: Outputs and micro-batch -> scalar mean loss.
         config: The trial's config; fields of `FamilyConfig` are read.
         device: Where to train.
+        split: Parts that each micro-batch of the config comes in, see `StepPlan`.
+        workers: The processes that train the model together.
 
     Raises:
         ImportError: `deepspeed` is asked for and not installed.
@@ -101,10 +121,10 @@ def open_engine(
             raise ImportError(
                 "engine: deepspeed cannot be imported; pip install deepspeed, or set engine: plain"
             ) from error
-        return DeepSpeedEngine(model, loss, config, device)
+        return DeepSpeedEngine(model, loss, config, device, split=split, workers=workers)
     from trainables.training.plain_engine import PlainEngine
 
-    return PlainEngine(model, loss, config, device)
+    return PlainEngine(model, loss, config, device, workers=workers)
 
 
 def choose_engine(name: EngineName) -> Literal["deepspeed", "plain"]:
@@ -127,6 +147,11 @@ def _is_installed(package: str) -> bool:
         return importlib.util.find_spec(package) is not None
     except ModuleNotFoundError:  # an import hook that forbids it, such as that of a guard test
         return False
+
+
+def adamw_settings(config: FamilyConfig) -> dict[str, Any]:
+    """Return the arguments of `torch.optim.AdamW` that a config decides: the same for every engine."""
+    return {"lr": config.lr, "betas": (BETA1, config.adam_beta2), "weight_decay": config.weight_decay}
 
 
 def row_weights(micro_batches: Sequence[Batch]) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,14 +22,20 @@ from trainables.training.precision import autocast, twice_differentiable
 
 
 def score_rows(
-    family: Family, config: Any, model: nn.Module, windows: Windows, rows: NDArray[np.int64], device: torch.device
+    family: Family,
+    config: Any,
+    model: nn.Module,
+    windows: Windows,
+    rows: NDArray[np.int64],
+    device: torch.device,
+    batch_size: int | None = None,
 ) -> Score:
-    """Return the family's score of a model in evaluation mode on `rows`, in their order."""
+    """Return the family's score of a model in evaluation mode on `rows`, in their order, `batch_size` at a time."""
     outputs, targets = [], []
     with torch.no_grad():
-        for batch in windows.batches(rows, config.batch_size):
+        for batch in windows.batches(rows, batch_size or config.batch_size):
             with autocast(config.precision, device):
-                outputs.append(as_float32(model(batch.windows)))
+                outputs.append(as_float32(family.forecast(config, model, batch.windows)))
             targets.append(batch.targets.cpu())
         return family.score(config, concatenate(outputs), torch.cat(targets))
 
@@ -69,6 +76,48 @@ def loss_blocks(loss: NDArray[np.float32]) -> tuple[float, ...]:
     """
     stretches = np.array_split(np.asarray(loss, dtype=np.float64), min(N_BLOCKS, len(loss)))
     return tuple(float(f"{stretch.mean():.9g}") for stretch in stretches)
+
+
+def latency_ms(
+    model: nn.Module,
+    windows: Windows,
+    row: NDArray[np.int64],
+    device: torch.device,
+    *,
+    n: int = 20,
+    most_s: float = 1.0,
+) -> float:
+    """Return the median milliseconds of a forward pass of one window, on one thread of the CPU or on the GPU.
+
+    The model is the float32 one in evaluation mode that scores the fold. The window lies on the device before the clock
+    starts; features are not computed. Three passes warm up.
+
+    Args:
+        model: In evaluation mode.
+        windows: Source of the row.
+        row: (1,) a row.
+        device: Where the model is.
+        n: Passes that are timed, at most.
+        most_s: Seconds after which no further pass begins; one is always timed.
+    """
+    wait: Callable[[], object] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    threads = torch.get_num_threads()
+    times: list[float] = []
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad():
+            window = windows.batch(row).windows
+            begun = time.perf_counter()
+            for turn in range(n + 3):
+                started = time.perf_counter()
+                model(window)
+                wait()
+                times.append(time.perf_counter() - started)
+                if turn >= 3 and times[-1] + started - begun > most_s:
+                    break
+    finally:
+        torch.set_num_threads(threads)
+    return 1e3 * float(np.median(times[3:]))
 
 
 def sample_rows(rows: NDArray[np.int64], n: int, fold: int) -> NDArray[np.int64]:

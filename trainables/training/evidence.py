@@ -18,7 +18,8 @@ def write_evidence(path: Path, known_time: NDArray[np.int64], score: Score, meta
     """Write one fold's evidence as Parquet, whole or not at all.
 
     Columns: `timestamp` (int64, ns UTC: the moment of decision), `loss`, `crps` where there is one,
-    `prediction_<h>`, `target_<h>` and maybe `scale_<h>` of each horizon, and the score's further columns, float32.
+    `prediction_<h>`, `target_<h>` and maybe `scale_<h>` of each horizon, and the score's further columns and
+    outcomes, float32.
 
     Args:
         path: Target file; its folder is made.
@@ -36,7 +37,7 @@ def write_evidence(path: Path, known_time: NDArray[np.int64], score: Score, meta
         columns[f"prediction_{horizon}"] = prediction
         columns[f"target_{horizon}"] = target
     columns |= {f"scale_{horizon}": scale for horizon, scale in score.scales.items()}
-    columns |= score.columns
+    columns |= {**score.columns, **score.outcomes}
     for name, values in columns.items():
         if len(values) != len(known_time):
             raise ValueError(f"evidence.{name}: expected {len(known_time)} rows, found {len(values)}")

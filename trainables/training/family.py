@@ -38,7 +38,9 @@ class Score:
         crps: (n,) continuous ranked probability score (Brier score for a binary target), or None.
         forecasts: horizon label (`1d`, `5m`, ...) -> (prediction, realised value), each (n,): the pairs of the IC.
         scales: horizon label -> predicted standard deviation, (n,), where the model gives one.
-        columns: Further evidence columns by name, each (n,), such as quantiles or probabilities.
+        columns: What else the model says, by name, each (n,), such as quantiles or probabilities.
+        outcomes: Further evidence columns that it does not say: what happened, and `baseline_loss`, `baseline_crps`,
+            the scores of a naive forecast on the same rows (ANALYSIS-4).
         metrics: Further measures of the fold, such as `regime_accuracy`; finite.
     """
 
@@ -47,11 +49,20 @@ class Score:
     forecasts: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
     scales: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     columns: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    outcomes: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def predictions(self) -> dict[str, NDArray[np.float32]]:
+        """Return what the model says under the names of the evidence: `prediction_<h>`, `scale_<h>`, and columns."""
+        said = {f"prediction_{horizon}": prediction for horizon, (prediction, _) in self.forecasts.items()}
+        return {**said, **{f"scale_{horizon}": scale for horizon, scale in self.scales.items()}, **self.columns}
 
 
 class Family(Protocol):
-    """A kind of model. One instance per family, named FAMILY, in its `trainable.py`; holds no state."""
+    """A kind of model. One instance per family, named FAMILY, in its `trainable.py`; holds no state.
+
+    A family inherits from this class: what has a body here does nothing special unless the family says otherwise.
+    """
 
     name: str
 
@@ -81,6 +92,37 @@ class Family(Protocol):
     def score(self, config: Any, outputs: Any, targets: Tensor) -> Score:
         """Turn the outputs for all scored rows, (n, ...), and their targets (n, K) into a score, without gradients."""
         ...
+
+    def statistics(self, config: Any, targets_train: NDArray[np.float32]) -> Any:
+        """Return the config with what the family takes from the targets of a fold's training rows (WF-5).
+
+        Model, losses and score of the fold get this config, and the saved model holds it. Fields that are filled here
+        are none that a person writes: class counts, scales of targets.
+
+        Args:
+            config: As the trial has it.
+            targets_train: (n_train, K), columns as `Dataset.target_names`.
+        """
+        return config
+
+    def draws(self, config: Any, targets_train: NDArray[np.float32]) -> NDArray[np.int64] | slice:
+        """Return which of the training rows an epoch consists of, as positions in them; a row may occur repeatedly."""
+        return slice(None)
+
+    def export(self, folder: Path) -> None:
+        """Write further files of a trained model below `folder`, which holds those of `artifact`."""
+
+    def warmup_rows(self, config: Any, dataset: Dataset, train: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """Return the training rows that learning-rate warm-up is limited to (TRAIN-2); None: there is no limit."""
+        return None
+
+    def forecast(self, config: Any, model: nn.Module, windows: Tensor) -> Any:
+        """Return what a model in evaluation mode forecasts, as outputs that `score` takes; called without gradients."""
+        return model(windows)
+
+    def head_losses(self, config: Any, outputs: Any, batch: Batch) -> Mapping[str, Tensor]:
+        """Return the mean loss of each output on a micro-batch, scalars, for the curves; none unless it says so."""
+        return {}
 
 
 __all__ = ["Batch", "Family", "FamilyConfig", "Score"]

@@ -9,33 +9,55 @@ import torch
 from torch import Tensor, nn
 
 from trainables.config import FamilyConfig
-from trainables.training.engine import EngineState, LossFunction, Step, read_moments, row_weights, write_moments
+from trainables.training.engine import (
+    EngineState,
+    LossFunction,
+    Step,
+    adamw_settings,
+    read_moments,
+    row_weights,
+    write_moments,
+)
 from trainables.training.family import Batch
 from trainables.training.outputs import as_float32
 from trainables.training.precision import autocast
+from trainables.training.workers import ALONE, Workers, average_gradients, mean_over_workers
 
 
 class PlainEngine:
     """AdamW, accumulation, clipping by global norm; fp16 with a loss scale. See `trainables.training.engine.Engine`."""
 
-    def __init__(self, model: nn.Module, loss: LossFunction, config: FamilyConfig, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: LossFunction,
+        config: FamilyConfig,
+        device: torch.device,
+        *,
+        workers: Workers = ALONE,
+    ) -> None:
         self._model = model.to(device).train()
         self._loss = loss
         self._config = config
         self._device = device
+        self._workers = workers
         self._parameters = {n: p for n, p in self._model.named_parameters() if p.requires_grad}
-        self._optimizer = torch.optim.AdamW(self._parameters.values(), lr=config.lr, weight_decay=config.weight_decay)
+        self._optimizer = torch.optim.AdamW(self._parameters.values(), **adamw_settings(config))
         self._scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
 
-    def train_step(self, micro_batches: Sequence[Batch], learning_rate: float) -> Step:
+    def train_step(
+        self, micro_batches: Sequence[Batch], learning_rate: float, weights: Sequence[float] | None = None
+    ) -> Step:
         self._optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self._device)
-        for batch, weight in zip(micro_batches, row_weights(micro_batches), strict=True):
+        for batch, weight in zip(micro_batches, weights or row_weights(micro_batches), strict=True):
             with autocast(self._config.precision, self._device):
                 outputs = as_float32(self._model(batch.windows))
             loss = self._loss(outputs, batch) * (weight / len(micro_batches))
             self._scaler.scale(loss).backward()
             total += loss.detach()
+        average_gradients(self._workers, self._parameters.values())
+        total = mean_over_workers(self._workers, total)
         return Step(loss=total.item(), gradient_norm=self._update(learning_rate))
 
     def _update(self, learning_rate: float) -> float:

@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from trainables.config import NEEDS_CUDA
+
 AUTOCAST_DTYPE = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """Formats in which matrix products run while weights stay float32; the others compute in float32."""
 FIRST_TENSOR_FLOAT_CAPABILITY = 8
@@ -28,7 +30,7 @@ def check_precision(precision: str, device: torch.device) -> None:
                 f"precision: expected a device of compute capability 8.0 or newer for {precision}, found {name} "
                 f"({capability[0]}.{capability[1]}); use fp32 or fp16"
             )
-    elif precision in ("tf32", "fp16"):
+    elif precision in NEEDS_CUDA:
         raise ValueError(f"precision: expected a CUDA device for {precision}, found {device.type}; use fp32 or bf16")
 
 
@@ -55,11 +57,14 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
 
 @contextmanager
 def twice_differentiable() -> Iterator[None]:
-    """Compute in true float32 and without fused attention, which has no second derivative: what curvature needs."""
+    """Compute in true float32, without fused attention or recurrences, which have no second derivative (ANALYSIS-6)."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    # not `mkldnn.flags`, which sets what this build warns of
+    had_onednn, *_ = torch.backends.mkldnn.set_flags(_enabled=False, _fp32_precision=None)
     try:
-        with sdpa_kernel(SDPBackend.MATH):
+        with sdpa_kernel(SDPBackend.MATH), torch.backends.cudnn.flags(enabled=False, allow_tf32=False):
             yield
     finally:
+        torch.backends.mkldnn.set_flags(_enabled=had_onednn, _fp32_precision=None)
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before

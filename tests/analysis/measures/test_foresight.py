@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.measures.foresight import LEAST_TRIALS, foresight
+from analysis.measures.foresight import LEAST_TRIALS, Order, foresight
 
 
 def made(n_folds: int, n_trials: int, weight: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -60,3 +60,21 @@ def test_too_little_gives_nothing():
     assert foresight(measure, losses) is None
     with pytest.raises(ValueError, match="expected equal shapes"):
         foresight(measure, losses[:2])
+
+
+def test_resamples_in_which_the_order_of_losses_is_the_same_in_both_folds_leave_nothing_to_ask():
+    # Ten trials: some resamples repeat few of them, and then rounding takes the partial correlation out of its range.
+    generator = np.random.default_rng(1)
+    losses = np.sort(generator.standard_normal((4, 10)), axis=1)
+    losses[:, :2] = losses[:, 1::-1]
+    found = foresight(generator.lognormal(size=(4, 10)), losses + 0.3 * generator.standard_normal((4, 10)))
+    assert -1 <= found.low <= found.value <= found.high <= 1
+    assert foresight(generator.lognormal(size=(4, 10)), np.sort(losses, axis=1)) is None
+
+
+def test_ranks_of_a_resample_are_those_of_its_values():
+    generator = np.random.default_rng(8)
+    values = generator.integers(0, 6, (3, 12)).astype(float)  # many ties
+    drawn = generator.integers(0, 12, 12)
+    found = Order.of(values).standard_ranks(np.bincount(drawn, minlength=12))[:, drawn]
+    assert found == pytest.approx(stats.zscore(stats.rankdata(values[:, drawn], axis=1), axis=1), abs=1e-12)

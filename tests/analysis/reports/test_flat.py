@@ -75,3 +75,11 @@ def test_every_measure_of_a_run_is_asked(tmp_path):
     found = flat.foresights(run, leaderboard.build(run))
     assert set(found) == {"flatness"}
     assert found["flatness"].n_trials == 14
+
+
+def test_neighbours_that_are_all_other_trials_say_nothing(tmp_path):
+    places = np.linspace(0, 1, 5)
+    board = leaderboard.build(run_of(tmp_path, [loss(k, 1.0 + float(v)) for k, v in enumerate(places)]))
+    near = flat.around({"x": axis(list(places), low=0, high=1)}, board.ranked)
+    assert len(near.neighbours) == 4
+    assert flat.sentences(board, near) == []

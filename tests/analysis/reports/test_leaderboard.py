@@ -94,3 +94,10 @@ def test_ranking_csv_has_a_row_for_each_trial(tmp_path):
     assert float(rows[0]["val_loss"]) == board.leader.values["val_loss"]
     assert rows[-1]["rank"] == ""
     assert {"val_loss_se", "ic", "crps", "flatness", "behind_leader", "pareto", "lr"} <= set(rows[0])
+
+
+@pytest.mark.requirement("RANK-1")
+def test_a_tie_is_led_by_the_lowest_loss_and_stays_a_tie(tmp_path):
+    board = leaderboard.build(run_of(tmp_path, [loss(0, 1.02, 0.5), loss(1, 1.0, 0.5), loss(2, 1.01, 0.5)]))
+    assert [e.trial_id for e in board.ranked] == ["t0001", "t0002", "t0000"]
+    assert {e.rank for e in board.ranked} == {1}

@@ -3,10 +3,10 @@ from dataclasses import replace
 import pytest
 
 from analysis.measures.ic import IcEstimate
-from analysis.reports import leaderboard, verdict
+from analysis.reports import amounts, leaderboard, verdict
 from analysis.reports.honesty import Honesty
 from analysis.reports.skill import Skill
-from analysis.run_folder import EvidenceCheck, RunFolder
+from analysis.run_folder import EvidenceCheck, RunFolder, inherited_trials
 from tests.analysis import fake_run
 from tests.analysis.reports.test_leaderboard import loss, run_of
 from tests.analysis.test_run_folder import row
@@ -27,6 +27,13 @@ def test_a_winner_is_named_only_where_nobody_is_near(tmp_path):
     headline, text, _ = written(run_of(tmp_path, [loss(0, 1.0, 0.5), loss(1, 1.2, 0.5), loss(2, 9.0)]))
     assert headline.startswith("No single winner: t0000 and t0001 share")
     assert "lie 2 of 3 complete trials: t0000 and t0001" in text
+
+
+def test_trials_of_an_earlier_search_on_these_folds_are_told_and_counted(tmp_path):
+    run = run_of(tmp_path, [loss(0, 1.0), loss(1, 2.0)])
+    run.plan = replace(run.plan, more={**run.plan.more, "inherited_trials": 36})
+    assert inherited_trials(run.plan) == 36
+    assert "An earlier search on these folds had tried 36 more" in written(run)[1]
 
 
 def test_a_leader_by_a_later_criterion_is_explained(tmp_path):
@@ -82,9 +89,9 @@ def test_what_weakens_a_run_is_warned_of(tmp_path):
 def test_numbers_end_where_their_error_begins(tmp_path):
     trials = [loss(0, 1.23456, 0.0999), loss(1, 1.23456, 0.000123), loss(2, 1.23456, None)]
     entries = {e.trial_id: e for e in leaderboard.build(run_of(tmp_path, trials)).ranked}
-    texts = [verdict.amount(entries[f"t000{k}"], "val_loss") for k in range(3)]
+    texts = [amounts.amount(entries[f"t000{k}"], "val_loss") for k in range(3)]
     assert texts == ["1.23 ± 0.10", "1.23456 ± 0.00012", "1.235"]
-    assert verdict.amount(entries["t0000"], "ic") == "–"
+    assert amounts.amount(entries["t0000"], "ic") == "–"
 
 
 def test_a_realistic_run_reads_as_sentences(tmp_path):

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from search.objective import Objective
-from search.optimizers.experience import N_WINDOW, Experience
+from search.optimizers.experience import Experience
 from search.optimizers.genome import Genome
+from search.optimizers.surrogate import VIEWS
+from search.optimizers.valuation import N_WINDOW
 from search.trial import Observation, Trial, TrialState
 from tests.search.toy_search import OBJECTIVES, SMOOTH, observed, running
 
@@ -51,6 +53,22 @@ def test_the_variance_of_a_stopped_trial_is_that_of_its_estimate(n_folds: int) -
     assert np.mean(found) == pytest.approx(1 / n_folds - 1 / 4, rel=0.15)
 
 
+@pytest.mark.parametrize("view", sorted(VIEWS))
+def test_before_two_trials_are_complete_the_error_of_a_stopped_one_is_unknown_and_not_none(view: str) -> None:
+    experience = fresh()
+    for number in range(4):
+        experience.tell(ended(number, float(number), 2))
+    assert np.isnan(experience.results().variances[:, 0]).all()
+    experience.tell(ended(4, 4.0, 4))
+    results = experience.results()
+    assert np.isnan(results.variances[:4, 0]).all()
+    target = VIEWS[view](results.losses[:, 0], results.variances[:, 0])
+    assert target.variances.tolist() == [1.0] * 4 + [0.0]
+    experience.tell(ended(5, 5.0, 4))
+    experience.tell(ended(6, 6.0, 2))
+    assert np.isfinite(experience.results().variances[-1, 0])
+
+
 def test_the_variance_of_a_complete_trial_leaves_out_what_all_folds_share() -> None:
     rng, experience = np.random.default_rng(0), fresh()
     for number in range(100):
@@ -84,6 +102,33 @@ def test_epochs_of_a_fold_are_told_apart() -> None:
     experience.tell(half(5, 2.0, to_the_end=False))
     assert experience.results().losses[-1, 0] == pytest.approx(2.0)
     assert experience.results().progress[-1] == 0.5
+
+
+def test_a_learning_curve_has_rows_for_its_early_rungs_and_its_newest() -> None:
+    """Rungs 1, 2 and 4 of the first fold of 8 rungs, and the end; each as if the trial had been stopped there."""
+    drop = (5.0, 3.0, 2.0, 1.5, 1.0, 0.5, 0.2, 0.0)
+
+    def curve(number: int, level: float, n_rungs: int) -> Trial:
+        trial = running(number, {"x": 0.01 * number, "y": 0.0})
+        for k in range(n_rungs):
+            seen = {"val_loss": level + drop[k]}
+            rung = Observation(rung=k, fold=0, share=(k + 1) / 8, metrics=seen, n_scored=1, seconds=0.1)
+            trial = trial.observed(rung)
+        return replace(trial, state=TrialState.COMPLETE if n_rungs == 8 else TrialState.STOPPED)
+
+    experience = fresh()
+    experience.tell(curve(0, 3.0, 8))
+    experience.tell(curve(1, 7.0, 8))
+    experience.tell(curve(2, 4.0, 3))
+    results = experience.results()
+    assert results.progress.tolist() == [1 / 8, 2 / 8, 4 / 8, 1.0] * 2 + [1 / 8, 2 / 8, 3 / 8]
+    assert results.losses[:, 0] == pytest.approx([3.0] * 4 + [7.0] * 4 + [4.0] * 3)
+    assert results.is_newest.tolist() == [False, False, False, True] * 2 + [False, False, True]
+    assert not results.variances.any()
+    assert len(experience.results(1)) == 4
+    reporting = running(3, {"x": 0.5, "y": 0.0}).observed(curve(3, 1.0, 1).observations[0])
+    assert experience.results(reporting=reporting).losses[-1, 0] == pytest.approx(1.0)
+    assert len(experience.results()) == 11
 
 
 def test_maximised_measures_are_turned() -> None:

@@ -21,6 +21,7 @@ from trainables.condor.config import (
 )
 from trainables.condor.model import CondorModel
 from trainables.features.schemas import SCHEMAS
+from trainables.fidelity import SCALES
 
 TINY = {
     "d_model": 16,
@@ -231,7 +232,6 @@ def test_feature_groups_pick_features():
         ({"feature_groups": "spot+spot"}, "feature_groups: expected all, or different names"),
         ({"feature_schema": 24, "feature_groups": "dynamic"}, "feature_groups: expected all"),
         ({"feature_groups": "spot", "gate_input": "hidden_vol"}, "expected the group volatility"),
-        ({"sequence_axis": "flat"}, "sequence_axis: .* not built yet: per_contract, flat"),
         ({"label_mode": "column"}, "label_mode: .* not built yet: column"),
         ({"d_modle": 4}, "d_modle"),
     ],
@@ -273,3 +273,26 @@ def test_scored_lookback_is_the_longest_within_reach():
 def test_json_round_trip():
     config = CondorConfig(**TINY, moe="topk")
     assert CondorConfig.model_validate_json(json.dumps(config.model_dump(mode="json"))) == config
+
+
+@pytest.mark.requirement("SEARCH-16")
+@pytest.mark.parametrize(
+    ("changes", "scale", "expected"),
+    [
+        ({}, "tiny", (128, 6)),
+        ({}, "small", (256, 12)),
+        ({}, "full", (512, 24)),
+        ({"vol_gated_attn": True, "d_model": 64, "n_layers": 8, "vga_heads": 16}, "tiny", (32, 4)),
+        ({"vol_gated_attn": True, "vga_layers": "documented"}, "tiny", (128, 24)),
+        ({"block": "documented", "headdim": 64}, "tiny", (128, 6)),
+        ({"d_model": 96, "headdim": 64, "n_layers": 1}, "small", (64, 1)),
+        ({"ssm_variant": "mamba1", "d_model": 7, "n_layers": 3}, "tiny", (2, 1)),
+    ],
+)
+def test_scales_shrink_width_and_depth_as_far_as_heads_and_attention_allow(changes, scale, expected):
+    fidelity = SCALES[scale]
+    config = CondorConfig(**changes)
+    scaled = config.at_fidelity(width_frac=fidelity.width_frac, depth_frac=fidelity.depth_frac)
+    assert (scaled.d_model, scaled.n_layers) == expected
+    assert scaled.n_parameters() <= config.n_parameters()
+    assert scaled.model_copy(update={"d_model": config.d_model, "n_layers": config.n_layers}) == config

@@ -23,6 +23,7 @@ from trainables.condor.losses import (
     feature_loss,
     forecast_loss,
     gaussian_crps,
+    head_losses,
     huber,
     policy_errors,
     reference_loss,
@@ -68,7 +69,8 @@ def some_targets(n, seed=5):
     regime = torch.randint(3, (n, 1), generator=generator).float()
     returns = 0.02 * torch.randn(n, 4, generator=generator)
     rest = torch.cat([regime, 5 + torch.rand(n, 1, generator=generator), torch.randn(n, 1, generator=generator)], dim=1)
-    return torch.cat([some_policy(n, seed), regime, returns, rest], dim=1)
+    volatility = torch.full((n, 1), 0.01)
+    return torch.cat([some_policy(n, seed), regime, returns, rest, volatility], dim=1)
 
 
 @pytest.mark.requirement("LOSS-4")
@@ -327,7 +329,7 @@ def test_targets_are_taken_apart_by_their_names():
     ]
     assert names[int(found.path[0, 1, 2])] == "low_2"
     assert Targets.split(CondorConfig(**TINY), columns).path is None
-    with pytest.raises(ValueError, match=r"expected \(B, 28\) or wider, found \(2, 16\)"):
+    with pytest.raises(ValueError, match=r"expected \(B, 29\) or wider, found \(2, 16\)"):
         Targets.split(CondorConfig(**TINY, trajectory=True), columns[:, :16])
 
 
@@ -377,3 +379,17 @@ def test_regime_accuracy_by_hand():
     assert regime_accuracy(logits, torch.tensor([0, 1, 0])) == pytest.approx(2 / 3)
     with pytest.raises(ValueError, match=r"expected \(B, 3\)"):
         regime_accuracy(torch.zeros(2, 4), torch.tensor([0, 1]))
+
+
+@pytest.mark.requirement("TRAIN-12")
+@pytest.mark.parametrize("risk_loss", ["mse", "huber"])
+def test_the_losses_of_the_outputs_add_up_to_the_base_loss(risk_loss):
+    config = CondorConfig(risk_loss=risk_loss)
+    outputs, targets = some_outputs(50), Targets.split(config, some_targets(50))
+    heads = head_losses(config, outputs, targets)
+    policy = ["call_offset", "put_offset", "wing_width", "dte", "pop", "roi", "mdd", "confidence"]
+    assert list(heads) == [*policy, "regime", "forecast"]
+    weights = [config.lambda_stk / 2] * 4 + [config.lambda_pnl] * 2 + [config.lambda_risk, config.lambda_pnl]
+    total = sum(w * heads[name] for w, name in zip(weights, policy, strict=True)) + config.lambda_reg * heads["regime"]
+    assert total.item() == pytest.approx(base_loss(config, outputs, targets).mean().item(), rel=1e-6)
+    assert heads["forecast"].item() == pytest.approx(forecast_loss(config, outputs, targets.returns).mean().item())

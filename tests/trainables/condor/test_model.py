@@ -111,13 +111,14 @@ def test_every_combination_of_modules_builds_and_steps(switches):
     assert training_loss(config, model(windows(8)), targets) < before
 
 
+@pytest.mark.requirement("TRAIN-7")
 @pytest.mark.parametrize("has_attention", [False, True])
 def test_recomputing_changes_no_gradient(has_attention):
     gradients = []
     for recomputes in (False, True):
         config, model = build(grad_checkpoint=recomputes, vol_gated_attn=has_attention)
         training_loss(
-            config, model(windows()), torch.rand(3, 16, generator=torch.Generator().manual_seed(2))
+            config, model(windows()), torch.rand(3, 17, generator=torch.Generator().manual_seed(2))
         ).backward()
         gradients.append([p.grad for p in model.parameters() if p.grad is not None])
     torch.testing.assert_close(gradients[0], gradients[1])
@@ -309,4 +310,12 @@ def test_autocast_runs_in_bfloat16():
         outputs = model(windows())
     wide = model(windows())
     assert (outputs["policy"].float() - wide["policy"]).abs().max() < 0.3
-    assert torch.isfinite(training_loss(config, {k: v.float() for k, v in outputs.items()}, torch.rand(3, 36)))
+    assert torch.isfinite(training_loss(config, {k: v.float() for k, v in outputs.items()}, torch.rand(3, 37)))
+
+
+def test_a_nan_in_one_window_is_seen_there_and_nowhere_else():
+    given = windows()
+    given[1, 4, 7] = torch.nan
+    with torch.no_grad():
+        outputs = public_outputs(build()[1].eval()(given))
+    assert outputs.isnan().any(1).tolist() == [False, True, False]

@@ -13,6 +13,7 @@ from trainables.condor import trainable
 from trainables.condor.config import CondorConfig
 from trainables.condor.losses import Targets, target_names
 from trainables.condor.trainable import FAMILY
+from trainables.data import shared
 from trainables.data.config import DataConfig, FoldsConfig
 from trainables.data.dataset import NO_LABEL
 from trainables.data.windows import gather, history_length
@@ -30,7 +31,7 @@ def market():
 
 @pytest.fixture(autouse=True)
 def _market(monkeypatch, market):
-    monkeypatch.setattr(trainable, "_market", lambda data, folds: market)
+    monkeypatch.setattr(shared, "market", lambda data, folds: market)
 
 
 def dataset(tmp_path, reach=ALL_SCHEMAS, **fields):
@@ -118,7 +119,7 @@ def test_later_bars_change_no_earlier_feature_nor_finished_label(tmp_path, marke
         for name in ("open", "high", "low", "close")
     }
     changed = replace(market, **other, snapshot="changed")
-    monkeypatch.setattr(trainable, "_market", lambda data, folds: changed)
+    monkeypatch.setattr(shared, "market", lambda data, folds: changed)
     after = dataset(tmp_path / "two")[1]
     np.testing.assert_array_equal(after.features[:cut], before.features[:cut])
     known = before.label_end < market.known_time[cut]
@@ -196,7 +197,7 @@ def test_training_lowers_the_loss(tmp_path, switches):
 def test_bars_of_the_arch_package(tmp_path, monkeypatch):
     from trainables.data.loader import load_market
 
-    monkeypatch.setattr(trainable, "_market", lambda data, folds: load_market(data, folds))
+    monkeypatch.setattr(shared, "market", lambda data, folds: load_market(data, folds))
     config = CondorConfig(**TINY, feature_schema=24)
     data = FAMILY.dataset(config, DataConfig(price_scale=0.1), FOLDS, {"feature_schema": (24, 52)}, tmp_path)
     assert data.usable.sum() > 4000

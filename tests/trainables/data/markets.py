@@ -38,6 +38,7 @@ def make_market(
         low=close if low is None else low,
         close=close,
         volume=full(1.0),
+        is_filled=np.zeros(n, dtype=bool),
         session=session,
         segment=np.zeros(n, dtype=np.int64) if segment is None else segment,
         iv=full(iv),

@@ -162,7 +162,7 @@ def test_the_mlp_sees_66_columns_or_refuses(tmp_path: Path) -> None:
     assert dataset.usable.sum() > 100
     assert np.isfinite(dataset.features[dataset.usable]).all()
     del paths["gdp"]
-    with pytest.raises(DataError, match=r"found no gdp_surprise, gdp_surprise_std; name their files in data\.series"):
+    with pytest.raises(DataError, match=r"found none of gdp; name their files in data\.series"):
         FAMILY.dataset(config, data_with(**paths), FOLDS, {}, tmp_path / "store")
 
 

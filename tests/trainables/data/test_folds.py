@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.trainables.data.datasets import make_dataset
 from trainables.data.config import FinalFolds, FoldsConfig
 from trainables.data.dataset import NO_LABEL
-from trainables.data.folds import check_folds, fold_rows, plan_folds
+from trainables.data.folds import check_folds, fold_rows, plan_folds, thinned
 from trainables.data.zones import NS_PER_DAY, instant
 from trainables.errors import DataError
 
@@ -170,6 +170,59 @@ def test_b23_folds_without_scored_rows_are_listed_together():
         check_folds(windows, dataset, lookback=1, scored_lookback=1)
     dataset.usable[:] = True
     assert len(check_folds(windows, dataset, lookback=1, scored_lookback=1)) == 17
+
+
+@pytest.mark.requirement("WF-1")
+def test_days_may_stand_for_months_where_data_cover_only_days():
+    """Five trading days around a weekend, each from 09:30 to 16:00; known at the end of a bar."""
+    days = [(2024, 3, d) for d in (7, 8, 11, 12, 13)]  # the clock changes on the 10th
+    opens = np.array([instant(date(*day), time(9, 30)) for day in days])
+    known = (opens[:, None] + np.arange(60, 23_460, 60) * 10**9).ravel()
+    plan = plan_folds(known, FoldsConfig(unit="days", train_months=2, validation_months=1, test_months=1))
+    assert [(w.validation_start, w.validation_end) for w in plan.windows] == [
+        (at(2024, 3, 11), at(2024, 3, 12)),
+        (at(2024, 3, 12), at(2024, 3, 13)),
+    ]
+    assert {w.train_start for w in plan.windows} == {at(2024, 3, 7)}
+    assert (plan.vault_start, plan.vault_end) == (at(2024, 3, 13), at(2024, 3, 14))
+    rolling = plan_folds(known, FoldsConfig(unit="days", mode="rolling", train_months=2, validation_months=1))
+    assert [w.train_start for w in rolling.windows] == [at(2024, 3, 7), at(2024, 3, 8)]
+    with pytest.raises(DataError, match="= 7 days, found 5"):
+        plan_folds(known, FoldsConfig(unit="days", train_months=5))
+
+
+def test_only_rows_that_may_be_scored_are_scored():
+    from dataclasses import replace
+
+    dataset = make_dataset(len(TWO_YEARS), start=int(TWO_YEARS[0]))
+    window = plan_folds(TWO_YEARS, FoldsConfig()).windows[0]
+    every = fold_rows(window, dataset, lookback=1, scored_lookback=1)
+    scored = np.arange(len(dataset)) % 2 == 0
+    half = fold_rows(window, replace(dataset, scored=scored), lookback=1, scored_lookback=1)
+    assert half.validation.tolist() == [row for row in every.validation if row % 2 == 0]
+    assert half.train.tolist() == every.train.tolist()
+
+
+@pytest.mark.requirement("DATA-5")
+@given(
+    rows=st.sets(st.integers(0, 300), min_size=1).map(lambda found: np.array(sorted(found))), stride=st.integers(1, 40)
+)
+def test_thinned_rows_are_a_stride_apart_and_none_could_be_added(rows, stride):
+    kept = thinned(rows, stride)
+    assert kept[0] == rows[0]
+    assert (np.diff(kept) >= stride).all()
+    expected, last = [], -stride
+    for row in rows:
+        if row - last >= stride:
+            expected.append(row)
+            last = row
+    assert kept.tolist() == expected
+
+
+def test_a_stride_of_one_keeps_every_row():
+    rows = np.array([3, 4, 9])
+    assert thinned(rows, 1) is rows
+    assert len(thinned(rows[:0], 5)) == 0
 
 
 @pytest.mark.requirement("WF-1", "SEARCH-17")

@@ -6,6 +6,7 @@ import pytest
 
 from tests.trainables.data.files import bar_columns, iso, write_parquet, write_text
 from trainables.data.bars import PRICES
+from trainables.data.check import main as check
 from trainables.data.config import DataConfig
 from trainables.data.readers import read_bars, read_volatility
 
@@ -111,3 +112,18 @@ def test_a_volatility_file_is_read_in_percent(tmp_path, name):
     times, values = read_volatility(DataConfig(source="files", iv=path))
     np.testing.assert_array_equal(times, columns["timestamp"])
     np.testing.assert_allclose(values, 0.185)
+
+
+@pytest.mark.requirement("DATA-6")
+def test_the_mes_files_open_and_their_span_is_read_from_them_not_from_their_names(tmp_path, capsys):
+    folder = tmp_path / "data" / "historical" / "MES"
+    folder.mkdir(parents=True)
+    seconds = {**bar_columns(300, step=10**9), "symbol": ["MESH24"] * 300}
+    primary = write_parquet(folder / "MES_1s_2years.parquet", seconds)
+    secondary = write_text(folder / "MES_full_1min_continuous.txt", bar_columns(50), "\t", header=False)
+    assert_equal(read(primary), seconds)
+    assert_equal(read(secondary), bar_columns(50))
+    assert check([str(primary)]) == check([str(secondary)]) == 0
+    report = capsys.readouterr().out
+    assert "rows: 300\n  span: 2024-01-02 14:30:00Z to 2024-01-02 14:34:59Z" in report
+    assert "rows: 50\n  span: 2024-01-02 14:30:00Z to 2024-01-02 15:19:00Z" in report

@@ -112,3 +112,17 @@ def test_the_schedule_reaches_beyond_the_data():
     plan = schedule(RTH, utc(2024, 7, 15), utc(2024, 7, 15))
     assert plan.open[0] < utc(2024, 7, 15)
     assert plan.close[-1] > utc(2024, 7, 16)
+
+
+@pytest.mark.requirement("DATA-1")
+def test_a_week_of_globex_is_6900_minutes_and_6825_with_the_daily_pause_that_there_was():
+    times = minutes((2024, 1, 7), (2024, 1, 12))
+    times = times[local_time(times) % NS_PER_DAY // (60 * MINUTE) != 17]  # nothing trades from 17:00 to 18:00
+    globex = RTH.model_copy(update={"calendar": "CMES", "session": "all"})
+    rows = place(times, 60, globex, "x")
+    assert len(rows.event_time) == 5 * 23 * 60 == 6900
+    assert np.unique(rows.number, return_counts=True)[1].tolist() == [1380] * 5
+    clock = local_time(times) % NS_PER_DAY // MINUTE
+    paused = place(times[(clock < 16 * 60 + 15) | (clock >= 16 * 60 + 30)], 60, globex, "x")
+    assert len(paused.event_time) == 6825
+    assert len(np.unique(segments(paused, 60, 60))) == 1

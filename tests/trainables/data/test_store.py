@@ -9,6 +9,7 @@ import pytest
 
 from tests.trainables.data.datasets import make_dataset
 from trainables.data.store import MANIFEST, FeatureStore, content_key
+from trainables.errors import DataError
 
 
 def counted(folder):
@@ -149,3 +150,28 @@ def test_two_trials_on_a_node_share_one_copy_of_the_data(tmp_path):
         assert float(total) == n_mib * 2**18
         assert float(private_kib) < 0.05 * n_mib * 1024
         assert mapped == [inode]
+
+
+@pytest.mark.requirement("DATA-29")
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (("f.a", "f.b", "f.c"), r"missing: f\.c; unknown: none"),
+        (("f.a", "f.c"), r"missing: f\.c; unknown: f\.b"),
+        (("f.b", "f.a"), "or another order"),
+    ],
+)
+def test_an_entry_of_other_columns_is_refused(tmp_path, wanted, message):
+    def described(*names):
+        return {"columns": [{"name": name, "group": "g", "lookback": 1} for name in names]}
+
+    def build():
+        return {"features": np.ones((3, 2), dtype=np.float32)}
+
+    store = FeatureStore(tmp_path)
+    for _ in range(2):
+        store.get("k", build, described("f.a", "f.b"))
+    with pytest.raises(DataError, match=message):
+        store.get("k", build, described(*wanted))
+    with pytest.raises(DataError, match="expected 3 feature columns, found 2"):
+        store.get("three", build, described("f.a", "f.b", "f.c"))

@@ -26,7 +26,7 @@ def ahead(values, horizon):
 
 
 def test_bars_are_without_defects_and_returns_have_the_wanted_volatility():
-    for bars, n_sessions in (("days", 5000), ("minutes", 60)):
+    for bars, n_sessions in (("days", 5000), ("minutes", 60), ("seconds", 2)):
         made = make_market(section(bars=bars, n_sessions=n_sessions))
         assert find_defects(made.bars()) == ()
         truth = made.truth

@@ -65,6 +65,7 @@ def make_market(
         low=low,
         close=close,
         volume=generator.integers(1, 10_000, n).astype(float) if volume is None else volume,
+        is_filled=np.zeros(n, dtype=bool),
         session=session,
         segment=segment,
         iv=iv,

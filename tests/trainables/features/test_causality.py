@@ -20,7 +20,7 @@ SETTINGS = FeatureSettings(
     vix_correlation_n=8, weekday_n=2, realised_n=40, curvature="menger_scaled",
 )  # fmt: skip
 VALUES = tuple(f.name for f in fields(Market) if f.name not in {
-    "event_time", "known_time", "session", "segment", "bars_per_session", "rate_ann", "marks", "snapshot",
+    "event_time", "known_time", "is_filled", "session", "segment", "bars_per_session", "rate_ann", "marks", "snapshot",
     "series"})  # fmt: skip
 FAMILIES = tuple(sorted({row.family for row in REGISTRY.values()}))
 PER_SESSION = 90

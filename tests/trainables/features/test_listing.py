@@ -18,7 +18,9 @@ def test_json_lists_every_feature_with_its_requirement(capsys: pytest.CaptureFix
     assert main(["list", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert {row["name"] for row in rows} == set(REGISTRY)
-    assert all(row["requirement"].startswith("FEAT-") and row["source"] and row["lookback"] >= 1 for row in rows)
+    assert all(
+        row["requirement"].startswith(("FEAT-", "DATA-")) and row["source"] and row["lookback"] >= 1 for row in rows
+    )
 
 
 def test_table_of_a_schema_is_in_column_order(capsys: pytest.CaptureFixture[str]) -> None:

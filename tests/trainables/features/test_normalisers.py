@@ -199,3 +199,17 @@ def test_trailing_median_and_deviation_are_those_of_scipy_and_see_no_later_row(
         4.0 / mostly_one[-(window or 31) :].std(), rel=1e-4
     )
     assert (trailing_mad(np.full((30, 1), 7.0), 10.0, window)[25:] == 0).all()
+
+
+@pytest.mark.requirement("DATA-11")
+@pytest.mark.parametrize("kind", ["zscore", "mad", "minmax"])
+def test_price_columns_may_be_scaled_in_another_way_than_the_rest(rows: np.ndarray, kind: str) -> None:
+    names = ("open", "close", "volume", "rsi")
+    x = rows[:, :4]
+    whole = {price: fit_normaliser(price, x, names, 1e9).apply(x) for price in ("returns", "zscore", "minmax")}
+    rest = fit_normaliser(kind, x, names, 1e9).apply(x)
+    for price, expected in whole.items():
+        mixed = fit_normaliser(kind, x, names, 1e9, price)
+        found = Normaliser.from_json(mixed.to_json()).apply(x)
+        np.testing.assert_array_equal(found[:, :2], expected[:, :2])
+        np.testing.assert_array_equal(found[:, 2:], rest[:, 2:])

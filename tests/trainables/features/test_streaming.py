@@ -1,6 +1,6 @@
 """Bar by bar equals batch to the bit, over every schema; a stream is small, can be saved, and refuses wrong bars.
 
-This is what EXEC-3 asks of features and scaler; model, meta-forecaster and fuzzy rules are not here.
+This is what EXEC-3 asks of features and scaler; the condor model is in `tests/trainables/condor/test_live_step.py`.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ from trainables.features.schemas import SCHEMAS
 from trainables.mlp.config import HIDDEN_WIDTHS, STAGE_INPUTS, MlpConfig
 from trainables.mlp.losses import cross_entropy
 from trainables.mlp.model import Mlp
-from trainables.mlp.trainable import FAMILY, STAGE_SCHEMAS
-from trainables.protocol import Assignment
+from trainables.mlp.trainable import FAMILY, STAGE_SCHEMAS, MlpFamily
+from trainables.protocol import Assignment, TrialDiverged
 from trainables.training.walk import run_trial
 
 DATA = {"source": "arch_sp500", "start": "2012-01-01", "end": "2018-01-01"}
@@ -91,8 +91,8 @@ def test_a_score_tells_accuracy_from_the_majority_rate():
     assert constant.metrics["directional_gain"] == 0
 
 
-def run(run_dir: Path, trial_id: str, config: dict, reach: dict) -> list:
-    assignment = Assignment(
+def run(run_dir: Path, trial_id: str, config: dict, reach: dict, **changes) -> list:
+    given = dict(
         trial_id=trial_id,
         family="mlp",
         config={"epochs": 4, "batch_size": 128, "lr": 1e-3, **config},
@@ -104,7 +104,7 @@ def run(run_dir: Path, trial_id: str, config: dict, reach: dict) -> list:
         run_dir=str(run_dir),
         options={"engine": "plain", "flatness_samples": 64, "flatness_steps": 4},
     )
-    return list(run_trial(assignment))
+    return list(run_trial(Assignment(**{**given, **changes})))
 
 
 @pytest.mark.requirement("WF-7")
@@ -133,3 +133,29 @@ def test_the_dataset_is_stored_once_per_content(tmp_path):
     assert first.snapshot == again.snapshot != other.snapshot
     assert isinstance(first.features, np.memmap)
     assert first.feature_names == tuple(name.removeprefix("scaling.") for name in SCHEMAS["scaling10"])
+
+
+@pytest.mark.requirement("MLP-2")
+def test_thirty_epochs_on_noise_are_stable_and_predict_nothing(tmp_path):
+    noise = {"source": "synthetic", "synthetic": {"n_sessions": 1500, "drift_ann": 0.0, "seed": 3}}
+    folds = {"train_months": 48, "validation_months": 12, "test_months": 6}
+    config = {"epochs": 30, "batch_size": 512, "lr": 1e-4, "label_horizon": 1}
+    (report,) = run(tmp_path, "t0000", config, {}, data=noise, folds=folds, ladder=((0, 1.0),))
+    assert report.metrics["valid_rate"] == 1.0
+    assert report.metrics["nan_rate"] < 0.001
+    assert report.metrics["grad_norm_max"] < 100
+    error = math.sqrt(0.25 / report.n_scored)
+    assert abs(report.metrics["accuracy"] - 0.5) < 4 * error
+    assert report.metrics["val_loss"] > math.log(2) - 0.02
+
+
+@pytest.mark.requirement("MLP-3")
+@pytest.mark.parametrize(
+    ("factor", "reason"), [(float("nan"), "loss or gradient not finite"), (1e9, "gradient norm above 100000")]
+)
+def test_instability_is_detected_and_told_apart(tmp_path, monkeypatch, factor, reason):
+    whole = MlpFamily.loss
+    monkeypatch.setattr(MlpFamily, "loss", lambda *arguments: whole(*arguments) * factor)
+    options = {"engine": "plain", "stability_min_steps": 5}
+    with pytest.raises(TrialDiverged, match=reason):
+        run(tmp_path, "t0000", {"hidden": "64-32-16", "label_horizon": 1}, {}, options=options)

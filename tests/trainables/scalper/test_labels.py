@@ -18,6 +18,7 @@ def labels(moves_ticks, *, bar_s=5, n_sessions=1, **settings):
     return dict(zip(names, targets.T, strict=True)), label_end, market
 
 
+@pytest.mark.requirement("DATA-25")
 @pytest.mark.parametrize(
     ("move", "usual", "inclusive"), [(-3, 0, 0), (-2, 0, 1), (-1, 1, 1), (0, 1, 1), (1, 1, 1), (2, 2, 1), (3, 2, 2)]
 )
@@ -28,15 +29,19 @@ def test_classes_of_moves_around_the_band(move, usual, inclusive):
         assert direction(np.array([float(move)]), 2.0, flat_inclusive)[0] == expected
 
 
+@pytest.mark.requirement("DATA-25")
 def test_return_and_volatility_are_those_of_the_path():
     found, label_end, market = labels([0, 4, -2, 1])
     price = 5000 + TICK * np.array([0.0, 4, -2, 1])
     returns = np.diff(np.log(price))
     np.testing.assert_allclose(found["forward_return"][0], np.log(price[2] / price[0]), rtol=1e-5)
     np.testing.assert_allclose(found["volatility"][0], np.sqrt((returns[:2] ** 2).sum()), rtol=1e-4)
+    assert found["move_ticks"][0] == -2
+    np.testing.assert_allclose(found["volatility_ticks"][0], found["volatility"][0] * price[0] / TICK, rtol=1e-6)
     assert label_end[0] == market.known_time[0] + 10 * 10**9
 
 
+@pytest.mark.requirement("DATA-25")
 @pytest.mark.parametrize(
     ("path", "exit_long", "exit_short"),
     [

@@ -78,3 +78,19 @@ def test_batches_are_windows_and_the_targets_of_their_last_rows():
     parts = list(windows.batches(np.arange(2, 20), 7))
     assert [len(part.targets) for part in parts] == [7, 7, 4]
     assert torch.cat([part.targets for part in parts])[:, 0].tolist() == list(range(2, 20))
+
+
+@pytest.mark.requirement("TRAIN-2")
+def test_first_steps_can_come_from_a_plan_of_their_own():
+    rows, easy = np.arange(100), np.arange(0, 100, 2)
+    plan, alone = (StepPlan(rows, batch_size=10, accum_steps=2, epochs=2, seed=0) for _ in range(2))
+    plan.begin_with(StepPlan(easy, batch_size=10, accum_steps=2, epochs=1, seed=1), 6)
+    taken = [np.concatenate(plan.micro_batches(step)) for step in range(plan.n_steps)]
+    assert plan.n_steps == alone.n_steps == 10
+    for step, found in enumerate(taken):
+        if step < 6:
+            assert np.isin(found, easy).all()
+        else:
+            np.testing.assert_array_equal(found, np.concatenate(alone.micro_batches(step)))
+    visits = np.bincount(np.concatenate(taken[:6]), minlength=100)  # 120 rows of 50: two epochs and a part of a third
+    assert visits[easy].min() >= 2

@@ -168,7 +168,7 @@ def test_deepspeed_configuration_of_a_trial():
         "train_micro_batch_size_per_gpu": 64,
         "gradient_accumulation_steps": 4,
         "gradient_clipping": 0.7,
-        "zero_optimization": {"stage": 2},
+        "zero_optimization": {"stage": 2, "reduce_bucket_size": 1000, "allgather_bucket_size": 1000},
         "zero_allow_untested_optimizer": True,
         "bf16": {"enabled": True},
     }
@@ -189,8 +189,8 @@ def test_bf16_has_no_loss_scale_and_fp16_has_one():
 def test_closed_engines_are_collected(stage):
     import deepspeed
 
-    def n_live() -> int:
-        return sum(isinstance(o, deepspeed.DeepSpeedEngine) and bool(vars(o)) for o in gc.get_objects())
+    def n_live() -> int:  # the type and not isinstance, which asks a dead weak proxy of an earlier test for its class
+        return sum(issubclass(type(o), deepspeed.DeepSpeedEngine) and bool(vars(o)) for o in gc.get_objects())
 
     before = n_live()
     for _ in range(3):
@@ -204,7 +204,7 @@ def test_a_closed_engine_of_stage_3_is_an_empty_shell():
     engine = make_engine("deepspeed", zero_stage=3, width=303)
     train(engine, toy_batches(1))
     engine.close()
-    assert not [o for o in gc.get_objects() if isinstance(o, torch.Tensor) and o.numel() >= 303 * 12]
+    assert not [o for o in gc.get_objects() if issubclass(type(o), torch.Tensor) and o.numel() >= 303 * 12]
 
 
 @pytest.mark.requirement("TRAIN-17")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,10 +48,6 @@ def assignment(run_dir: Path, *, engine: str = "plain", config: dict | None = No
     return Assignment(**{**given, **changes})
 
 
-def without_seconds(reports):
-    return [replace(report, seconds=0.0) for report in reports]
-
-
 def weights(run_dir: Path) -> dict[str, torch.Tensor]:
     return safetensors.torch.load_file(run_dir / "checkpoints" / "t0003" / "model.safetensors")
 
@@ -86,7 +83,7 @@ def test_evidence_holds_what_the_metrics_were_computed_from(tmp_path):
         judge = spearmanr(columns["prediction_1d"], columns["target_1d"]).statistic
         assert judge == pytest.approx(report.metrics["ic_1d"], abs=1e-6)
         metadata = {k.decode(): v.decode() for k, v in table.schema.metadata.items()}
-        assert (metadata["trial_id"], metadata["fold"], metadata["family"]) == ("t0003", str(fold), "toy")
+        assert (metadata["fold"], metadata["family"]) == (str(fold), "toy")
         assert json.loads(metadata["marks"]) == {"target": "synthetic"}
 
 
@@ -109,7 +106,7 @@ def test_ten_epochs_equal_five_and_a_resume_of_five_bit_for_bit(tmp_path, engine
     torch.rand(7)  # whatever the process did in between
     resumed = list(run_trial(assignment(tmp_path / "b", engine=engine, config=config, ladder=ladder)))
     assert resumed[0] == first
-    assert without_seconds(resumed) == without_seconds(whole)
+    assert toy.without_times(resumed) == toy.without_times(whole)
     for name, tensor in weights(tmp_path / "a").items():
         assert torch.equal(tensor, weights(tmp_path / "b")[name])
 
@@ -129,7 +126,7 @@ def test_a_trial_resumes_after_any_rung(tmp_path, n_heard):
     killed.close()
     rest = list(run_trial(assignment(tmp_path / "b")))
     assert rest[0] == heard[-1]
-    assert without_seconds([*heard, *rest[1:]]) == without_seconds(whole)
+    assert toy.without_times([*heard, *rest[1:]]) == toy.without_times(whole)
     metrics = json.loads((tmp_path / "b" / "checkpoints" / "t0003" / "training_metrics.json").read_text())
     assert [fold["rung"] for fold in metrics["folds"]] == [1, 3]
 
@@ -223,13 +220,66 @@ def test_a_loss_that_is_nan_ends_the_trial_as_diverged(tmp_path):
     assert not (tmp_path / "evidence").exists()
 
 
-def test_a_validation_loss_that_is_not_finite_ends_the_trial_as_diverged(tmp_path, monkeypatch):
+@pytest.mark.requirement("TRAIN-13")
+@pytest.mark.parametrize("engine", ["plain", "deepspeed"])
+def test_gradients_of_a_million_end_the_trial_as_diverged(tmp_path, engine):
+    with pytest.raises(TrialDiverged, match="fold 0, step 3: gradient norm above 100000 in 3 consecutive steps"):
+        list(run_trial(assignment(tmp_path, config={"loss_gain": 1e7, "lr": 1e-6}, engine=engine)))
+
+
+@pytest.mark.parametrize("loss", [np.inf, -np.inf, np.nan])
+def test_a_validation_loss_that_is_not_finite_ends_the_trial_as_diverged(tmp_path, monkeypatch, loss):
     def score(self, config, outputs, targets):
-        return toy.Score(loss=np.full(len(targets), np.inf, dtype=np.float32), crps=None, forecasts={})
+        return toy.Score(loss=np.full(len(targets), loss, dtype=np.float32), crps=None, forecasts={})
 
     monkeypatch.setattr(toy.ToyFamily, "score", score)
-    with pytest.raises(TrialDiverged, match="fold 0, step 48: validation loss is inf"):
+    with pytest.raises(TrialDiverged, match=f"fold 0, step 48: validation loss is {loss}"):
         list(run_trial(assignment(tmp_path)))
+
+
+@pytest.mark.requirement("SEARCH-16")
+def test_a_scale_shrinks_model_and_training_rows_and_leaves_what_is_scored(tmp_path):
+    ladder = ((0, 1.0),)
+    half = {"scale": "small", "width_frac": 0.4, "depth_frac": 0.5, "data_frac": 0.5}
+    full, small = (
+        list(run_trial(assignment(tmp_path / name, ladder=ladder, fidelity=fidelity)))
+        for name, fidelity in (("full", {}), ("small", half))
+    )
+    assert small[0].n_scored == full[0].n_scored
+    models = [load_model(tmp_path / name / "checkpoints" / "t0003") for name in ("full", "small")]
+    assert [m.config.width for m in models] == [5, 2]
+    times, scales = [], []
+    for name in ("full", "small"):
+        table = pq.read_table(tmp_path / name / "evidence" / "t0003" / "fold-00.parquet")
+        times.append(table["timestamp"])
+        scales.append(table.schema.metadata[b"scale"])
+    assert times[0] == times[1]
+    assert scales == [b"full", b"small"]
+    dataset = toy.FAMILY.dataset(None, *_sections(), {}, tmp_path)
+    first_scored = times[0][0].as_py()
+    rows = np.flatnonzero((dataset.label_end < first_scored) & dataset.usable)[3:]
+    kept = dataset.features[rows[-math.ceil(len(rows) / 2) :]]
+    assert models[1].normaliser.centre == pytest.approx(kept.mean(axis=0), abs=2e-2), "the last half"
+    with pytest.raises(CheckpointMismatch, match=r"fidelity\.data_frac: 0\.5 there, 1\.0 here"):
+        next(run_trial(assignment(tmp_path / "small", ladder=ladder)))
+
+
+@pytest.mark.requirement("TRAIN-12")
+@pytest.mark.requirement("TRAIN-14")
+def test_curves_hold_every_step_of_every_fold_also_after_a_kill(tmp_path):
+    options = {"engine": "plain", "curves": True}
+    trial = run_trial(assignment(tmp_path, options=options))
+    next(trial)
+    trial.close()
+    list(run_trial(assignment(tmp_path, options=options)))
+    for fold in (0, 1):
+        curves = pq.read_table(tmp_path / "curves" / "t0003" / f"fold-{fold:02d}.parquet").to_pandas()
+        assert curves["step"].tolist() == list(range(1, len(curves) + 1))
+        names = ["batch/train_loss", "batch/gradient_norm", "batch/learning_rate", "tokens_per_s", "batch/next"]
+        assert list(curves.columns)[1:] == names
+        assert (curves["batch/train_loss"] - curves["batch/next"]).abs().max() < 1e-6
+        assert (curves["tokens_per_s"] > 0).all()
+    assert len(curves) >= 48
 
 
 @pytest.mark.parametrize(
@@ -247,3 +297,89 @@ def test_a_validation_loss_that_is_not_finite_ends_the_trial_as_diverged(tmp_pat
 def test_wrong_assignments_are_refused(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         next(run_trial(assignment(tmp_path, **changes)))
+
+
+class InformedConfig(toy.ToyConfig):
+    mean: float | None = None
+
+
+class InformedFamily(toy.ToyFamily):
+    """Knows the mean of its training targets, forecasts twice what the model says, and begins with some rows."""
+
+    def __init__(self, log):
+        self.log = log
+
+    def statistics(self, config, targets_train):
+        self.log.append(("statistics", len(targets_train)))
+        return config.model_copy(update={"mean": float(targets_train.mean())})
+
+    def warmup_rows(self, config, dataset, train):
+        self.log.append(("warmup", dataset.known_time[train].max()))
+        return train[:40]
+
+    def forecast(self, config, model, windows):
+        return 2 * model(windows)
+
+    def score(self, config, outputs, targets):
+        assert config.mean is not None
+        return super().score(config, outputs, targets)
+
+
+def test_a_family_may_know_the_training_rows_of_a_fold(tmp_path, monkeypatch):
+    log: list = []
+    monkeypatch.setattr(toy, "FAMILY", InformedFamily(log))
+    monkeypatch.setattr(toy, "ToyConfig", InformedConfig)
+    config = {"warmup_steps": 3}
+    list(run_trial(assignment(tmp_path / "a", config=config)))
+    assert [what for what, _ in log] == ["statistics", "warmup"] * 2
+    for fold in (0, 1):
+        table = pq.read_table(tmp_path / "a" / "evidence" / "t0003" / f"fold-{fold:02d}.parquet")
+        assert log[2 * fold + 1][1] < table["timestamp"][0].as_py()
+    trained = load_model(tmp_path / "a" / "checkpoints" / "t0003")
+    assert trained.config.mean is not None
+    dataset = toy.ToyFamily().dataset(None, *_sections(), {}, tmp_path)
+    ends = np.flatnonzero(np.isin(dataset.known_time, table["timestamp"].to_numpy()))
+    rows = trained.normaliser.apply(dataset.features)
+    with torch.no_grad():
+        alone = trained.model(torch.from_numpy(np.stack([rows[end - 3 : end + 1] for end in ends])))
+    np.testing.assert_allclose(table["prediction_1d"].to_numpy(), 2 * alone.numpy(), rtol=1e-5)
+
+
+class ThinConfig(toy.ToyConfig):
+    stride: int = 7
+
+    @property
+    def training_stride(self):
+        return self.stride
+
+    @property
+    def scoring_stride(self):
+        return self.stride
+
+    @property
+    def unscaled_columns(self):
+        return ("level",)
+
+    @property
+    def measured_rows(self):
+        return 5
+
+    @property
+    def has_curvature(self):
+        return False
+
+
+def test_a_config_can_thin_rows_and_keep_columns_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(toy, "ToyConfig", ThinConfig)
+    every, thin = (
+        next(iter(run_trial(assignment(tmp_path / str(stride), config={"stride": stride}, ladder=((0, 1.0),)))))
+        for stride in (1, 7)
+    )
+    assert thin.n_scored == -(-every.n_scored // 7)
+    assert "flatness" not in thin.metrics
+    normaliser = load_model(tmp_path / "7" / "checkpoints" / "t0003").normaliser
+    x = np.full((1, 3), 0.25)
+    assert normaliser.exempt.tolist() == [False, True, False]
+    assert normaliser.apply(x)[0, 1] == 0.25
+    again = load_model(tmp_path / "1" / "checkpoints" / "t0003").normaliser
+    assert again.to_json() == normaliser.to_json()  # scaling is fitted on all training rows

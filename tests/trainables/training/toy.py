@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from trainables.config import FamilyConfig
 from trainables.data.config import DataConfig, FoldsConfig
 from trainables.data.dataset import NO_LABEL, Dataset
 from trainables.data.loader import load_times
-from trainables.training.family import Batch, Score
+from trainables.protocol import RungReport
+from trainables.training.family import Batch, Family, Score
 
 NAMES = ("move", "level", "noise")
 
@@ -27,6 +29,8 @@ class ToyConfig(FamilyConfig):
     lr: float = 1e-2
     poison_loss: bool = False
     """Make every training loss NaN."""
+    loss_gain: float = 1.0
+    """Multiply every training loss, and so the gradient."""
 
     def n_parameters(self) -> int:
         return (self.lookback * len(NAMES) + 2) * self.width + 1
@@ -36,6 +40,9 @@ class ToyConfig(FamilyConfig):
 
     def forward_flops(self) -> float:
         return 2.0 * self.n_parameters()
+
+    def at_fidelity(self, *, width_frac: float, depth_frac: float) -> ToyConfig:
+        return self.model_copy(update={"width": max(1, round(width_frac * self.width))})
 
     @classmethod
     def scored_lookback(cls, reach: Mapping[str, tuple[Any, ...]]) -> int:
@@ -57,7 +64,7 @@ class ToyModel(nn.Module):
         return self.layers(windows_BTF).squeeze(-1)
 
 
-class ToyFamily:
+class ToyFamily(Family):
     name = "toy"
 
     def dataset(
@@ -88,10 +95,13 @@ class ToyFamily:
 
     def loss(self, config: Any, outputs: Any, batch: Batch) -> Tensor:
         loss = self.reference_loss(config, outputs, batch).mean()
-        return loss * float("nan") if config.poison_loss else loss
+        return loss * (float("nan") if config.poison_loss else config.loss_gain)
 
     def reference_loss(self, config: Any, outputs: Any, batch: Batch) -> Tensor:
         return (outputs - batch.targets[:, 0]) ** 2
+
+    def head_losses(self, config: Any, outputs: Any, batch: Batch) -> Mapping[str, Tensor]:
+        return {"next": self.reference_loss(config, outputs, batch).mean()}
 
     def score(self, config: Any, outputs: Any, targets: Tensor) -> Score:
         target = targets[:, 0].numpy()
@@ -120,3 +130,11 @@ def toy_batches(n_steps: int, n_rows: int = 16, seed: int = 0) -> list[list[Batc
         halves = (slice(None, cut), slice(cut, None))
         steps.append([Batch(windows=windows[half], targets=targets[half]) for half in halves])
     return steps
+
+
+def without_times(reports: Iterable[RungReport]) -> list[RungReport]:
+    """Return reports without what differs between two equal trainings: the time that they took."""
+    return [
+        replace(report, seconds=0.0, metrics={k: v for k, v in report.metrics.items() if k != "latency_ms"})
+        for report in reports
+    ]

@@ -1,4 +1,4 @@
-"""Scans of state-space models: one choosing function, a sequential judge, a chunked form, the vendor's kernels.
+"""Scans of state-space models: one choosing function, a sequential judge, chunked forms, the vendor's kernels.
 
 Letters: B batch, T time, H heads, P channels of a head, D channels, N state. Importing this imports no torch.
 """
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
-Impl = Literal["auto", "sequential", "chunked", "fused"]
+Impl = Literal["auto", "sequential", "chunked", "compiled", "fused", "one_chunk"]
 Discretisation = Literal["euler_B", "zoh_exact"]
 
 LONGEST_CHUNK = 128
@@ -23,23 +23,37 @@ BLOCK = 40
 """Rows for which the decay matrix is made per head: measured best of 24, 30, 40 and 60 on a CPU."""
 
 
-def choose_impl(impl: Impl, device: str, dtype: str, discretisation: Discretisation, *, has_kernels: bool) -> str:
-    """Return which form of a scan runs: `sequential`, `chunked` or `fused`.
+COMPILED_CHUNK = 64
+"""Rows of a chunk of the compiled form where there are several: measured best of 32, 64 and 128 on a CPU."""
+
+
+def choose_impl(
+    impl: Impl,
+    device: str,
+    dtype: str,
+    discretisation: Discretisation,
+    *,
+    has_kernels: bool,
+    can_compile: bool = False,
+) -> str:
+    """Return which form of a scan runs: `sequential`, `chunked`, `compiled` or `fused`.
 
     Args:
-        impl: What was asked for; `auto` takes the kernels where they can run, else the chunked form.
+        impl: What was asked for; `auto` takes the vendor's kernels or the compiled form where they can run, else the
+            chunked one. Not `one_chunk`, whose speed is not measured.
         device: Type of the device, such as `cpu`.
         dtype: Name of the floating type, such as `float32`.
         discretisation: The kernels know `euler_B` only.
         has_kernels: Whether mamba-ssm is installed.
+        can_compile: Whether the scan has a compiled form that knows these tensors: float32 on a CPU.
 
     Raises:
-        ValueError: `fused` was asked for where it cannot run, or the name is unknown.
+        ValueError: `compiled` or `fused` was asked for where it cannot run, or the name is unknown.
     """
-    if impl in ("sequential", "chunked"):
+    if impl in ("sequential", "chunked", "one_chunk"):
         return impl
-    if impl not in ("auto", "fused"):
-        raise ValueError(f"impl: expected auto, sequential, chunked or fused, found {impl!r}")
+    if impl not in ("auto", "compiled", "fused"):
+        raise ValueError(f"impl: expected auto, sequential, chunked, compiled, fused or one_chunk, found {impl!r}")
     obstacle = ""
     if device != "cuda":
         obstacle = f"device {device}, where the kernels need cuda"
@@ -51,7 +65,13 @@ def choose_impl(impl: Impl, device: str, dtype: str, discretisation: Discretisat
         obstacle = f"discretisation {discretisation}, which the kernels do not know"
     if impl == "fused" and obstacle:
         raise ValueError(f"impl: expected a scan that fused can run, found {obstacle}; use auto or chunked")
-    return "chunked" if obstacle else "fused"
+    if not obstacle and impl != "compiled":
+        return "fused"
+    if impl == "compiled" and not can_compile:
+        raise ValueError(
+            f"impl: expected float32 on a CPU for compiled, found {dtype} on {device}; use auto or chunked"
+        )
+    return "compiled" if can_compile else "chunked"
 
 
 def choose_chunk(length: int, d_state: int, headdim: int) -> int:
@@ -62,6 +82,13 @@ def choose_chunk(length: int, d_state: int, headdim: int) -> int:
     longest = LONGEST_CHUNK if d_state * 2 >= headdim else LONGEST_CHUNK // 2
     n_chunks = -(-length // longest)
     return -(-length // n_chunks)
+
+
+def choose_compiled_chunk(length: int) -> int:
+    """Return the rows of a chunk of the compiled form: one chunk where it is short, else the fewest equal ones."""
+    if length <= LONGEST_CHUNK:
+        return length
+    return -(-length // -(-length // COMPILED_CHUNK))
 
 
 def choose_block(length: int) -> int:
@@ -77,6 +104,7 @@ def ssd(
     b_BTN: Tensor,
     c_BTN: Tensor,
     *,
+    skip_H: Tensor | None = None,
     discretisation: Discretisation = "euler_B",
     state_BHPN: Tensor | None = None,
     want_state: bool = False,
@@ -84,8 +112,8 @@ def ssd(
 ) -> tuple[Tensor, Tensor | None]:
     """Scan a state-space model with one decay per head (Mamba-2).
 
-    h_t = exp(dt a) h_(t-1) + gain x_t b_t' and y_t = h_t c_t, in time linear in T. Source: Dao & Gu (2024), arXiv
-    2405.21060. Requirements: CONDOR-3, CONDOR-4.
+    h_t = exp(dt a) h_(t-1) + gain x_t b_t' and y_t = h_t c_t + skip x_t, in time linear in T. Source: Dao & Gu (2024),
+    arXiv 2405.21060. Requirements: CONDOR-3, CONDOR-4.
 
     Args:
         x_BTHP: Input; its floating type is that of the products.
@@ -93,6 +121,7 @@ def ssd(
         a_H: Rate of each head, below zero.
         b_BTN: Input vectors, shared by the heads.
         c_BTN: Output vectors, shared by the heads.
+        skip_H: How much of its input a row's output holds; none where None.
         discretisation: The gain is dt (`euler_B`) or (exp(dt a) - 1) / a (`zoh_exact`).
         state_BHPN: State before the first row; zero where None.
         want_state: Whether the state after the last row is returned.
@@ -105,24 +134,38 @@ def ssd(
         ValueError: Shapes do not fit, or `fused` cannot run here.
     """
     _check_shapes(x_BTHP.shape, dt_BTH.shape, a_H.shape, b_BTN.shape, c_BTN.shape)
-    form = _form(impl, x_BTHP, discretisation)
+    form = _form(impl, (x_BTHP, dt_BTH, b_BTN, c_BTN, state_BHPN), discretisation, has_passes=True)
     if form == "fused":
         from trainables.ops.scan import fused
 
-        return fused.ssd(x_BTHP, dt_BTH, a_H, b_BTN, c_BTN, state_BHPN, want_state=want_state)
+        return fused.ssd(x_BTHP, dt_BTH, a_H, b_BTN, c_BTN, skip_H, state_BHPN, want_state=want_state)
+    if form == "one_chunk":
+        _check_one_chunk(x_BTHP, discretisation, needs_state=want_state or state_BHPN is not None)
+        from trainables.ops.scan import one_chunk
+
+        skip_H = a_H.new_zeros(a_H.shape) if skip_H is None else skip_H
+        return one_chunk.ssd(x_BTHP, dt_BTH, a_H, b_BTN.to(x_BTHP.dtype), c_BTN.to(x_BTHP.dtype), skip_H), None
     log_decay_BTH = dt_BTH * a_H
-    u_BTHP = x_BTHP * _gain(dt_BTH, a_H, log_decay_BTH, discretisation).to(x_BTHP.dtype)[..., None]
+    gain_BTH = _gain(dt_BTH, a_H, log_decay_BTH, discretisation).to(x_BTHP.dtype)
     b_BTN, c_BTN = b_BTN.to(x_BTHP.dtype), c_BTN.to(x_BTHP.dtype)
+    if form == "compiled":
+        from trainables.ops.scan import compiled
+
+        skip_H = x_BTHP.new_zeros(a_H.shape) if skip_H is None else skip_H
+        arguments = (x_BTHP, gain_BTH, log_decay_BTH, b_BTN, c_BTN, skip_H, state_BHPN)
+        return compiled.ssd(*arguments, want_state=want_state)
+    arguments = (x_BTHP * gain_BTH[..., None], log_decay_BTH, b_BTN, c_BTN)
     if form == "chunked":
         from trainables.ops.scan import chunked
 
-        return chunked.ssd(u_BTHP, log_decay_BTH, b_BTN, c_BTN, state_BHPN, want_state=want_state)
-    from trainables.ops.scan import reference
+        y_BTHP, last_BHPN = chunked.ssd(*arguments, state_BHPN, want_state=want_state)
+    else:
+        from trainables.ops.scan import reference
 
-    zero_BHPN = x_BTHP.new_zeros(x_BTHP.shape[0], *x_BTHP.shape[2:], b_BTN.shape[-1])
-    y_BTHP, last_BHPN = reference.ssd(
-        u_BTHP, log_decay_BTH, b_BTN, c_BTN, zero_BHPN if state_BHPN is None else state_BHPN
-    )
+        zero_BHPN = x_BTHP.new_zeros(x_BTHP.shape[0], *x_BTHP.shape[2:], b_BTN.shape[-1])
+        y_BTHP, last_BHPN = reference.ssd(*arguments, zero_BHPN if state_BHPN is None else state_BHPN)
+    if skip_H is not None:
+        y_BTHP = y_BTHP.addcmul(x_BTHP, skip_H[:, None].to(x_BTHP.dtype))
     return y_BTHP, last_BHPN if want_state else None
 
 
@@ -148,7 +191,7 @@ def selective_scan(
     Raises:
         ValueError: `fused` cannot run here.
     """
-    form = _form(impl, x_BTD, discretisation)
+    form = _form(impl, (x_BTD,), discretisation, has_passes=False)
     if form == "fused":
         from trainables.ops.scan import fused
 
@@ -172,11 +215,16 @@ def _gain(dt: Tensor, a: Tensor, log_decay: Tensor, discretisation: Discretisati
     return dt if discretisation == "euler_B" else log_decay.expm1() / a
 
 
-def _form(impl: Impl, x: Tensor, discretisation: Discretisation) -> str:
-    dtype = str(x.dtype).removeprefix("torch.")
-    form = choose_impl(impl, x.device.type, dtype, discretisation, has_kernels=_has_kernels())
+def _form(impl: Impl, tensors: tuple[Tensor | None, ...], discretisation: Discretisation, *, has_passes: bool) -> str:
+    device, dtype = tensors[0].device.type, str(tensors[0].dtype).removeprefix("torch.")
+    can_compile = False
+    if has_passes and impl in ("auto", "compiled"):
+        from trainables.ops.dispatch import runs_here
+
+        can_compile = runs_here(*tensors)
+    form = choose_impl(impl, device, dtype, discretisation, has_kernels=_has_kernels(), can_compile=can_compile)
     if impl == "auto":
-        _log_once(form, x.device.type, dtype)
+        _log_once(form, device, dtype)
     return form
 
 
@@ -188,6 +236,19 @@ def _has_kernels() -> bool:
 @functools.cache
 def _log_once(form: str, device: str, dtype: str) -> None:
     logging.getLogger(__name__).info("scan: %s on %s in %s", form, device, dtype)
+
+
+def _check_one_chunk(x_BTHP: Tensor, discretisation: Discretisation, *, needs_state: bool) -> None:
+    length, channels = x_BTHP.shape[1], x_BTHP.shape[3]
+    obstacle = ""
+    if length > LONGEST_CHUNK:
+        obstacle = f"{length} rows, more than {LONGEST_CHUNK}"
+    elif channels < 16 or channels & (channels - 1):
+        obstacle = f"{channels} channels of a head, which must be a power of two from 16 on"
+    elif needs_state or discretisation != "euler_B":
+        obstacle = "a state" if needs_state else f"discretisation {discretisation}"
+    if obstacle:
+        raise ValueError(f"impl: expected a scan that one_chunk can run, found {obstacle}; use auto or chunked")
 
 
 def _check_shapes(x: tuple[int, ...], dt: tuple[int, ...], a: tuple[int, ...], b: tuple[int, ...], c: tuple[int, ...]):
