@@ -204,7 +204,9 @@ def test_a_closed_engine_of_stage_3_is_an_empty_shell():
     engine = make_engine("deepspeed", zero_stage=3, width=303)
     train(engine, toy_batches(1))
     engine.close()
-    assert not [o for o in gc.get_objects() if issubclass(type(o), torch.Tensor) and 303 in o.shape and o.numel() >= 303 * 12]
+    assert not [
+        o for o in gc.get_objects() if issubclass(type(o), torch.Tensor) and 303 in o.shape and o.numel() >= 303 * 12
+    ]
 
 
 @pytest.mark.requirement("TRAIN-17")
