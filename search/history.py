@@ -19,6 +19,8 @@ from search.trial import Decision, Observation, Trial, TrialState
 ENQUEUED = "enqueued"
 """Origin of the trials that the user asked for."""
 PROPOSED, STARTED, OBSERVED, FINISHED, STOPPED = "proposed", "started", "observed", "finished", "stopped"
+RESUMED = "resumed"
+"""A trial that was set aside goes on."""
 OPENED, SCORED = "opened", "scored"
 """The vault was opened for a choice of trials; one of them was scored on it."""
 
@@ -141,6 +143,8 @@ class History:
         trial = self._trials[body["trial_id"]]
         if kind == STARTED:
             return replace(trial, attempts=body["attempt"])
+        if kind == RESUMED:
+            return replace(trial, state=TrialState.RUNNING, reason="")
         if kind == FINISHED:
             return replace(trial, state=TrialState(body["state"]), reason=body["reason"])
         if kind != OBSERVED:

@@ -22,6 +22,14 @@ from search.trial import Config, Decision, Observation, Trial, TrialState
 from search.unlocking import Unlocking
 
 
+AFTER: Mapping[Decision, tuple[TrialState, str | None]] = {
+    Decision.CONTINUE: (TrialState.RUNNING, None),
+    Decision.PAUSE: (TrialState.PAUSED, "set aside by "),
+    Decision.STOP: (TrialState.STOPPED, ""),
+}
+"""Decision of the rule -> state of the trial, and how its reason begins; None: it needs no reason."""
+
+
 class Mind:
     """Optimizer and stopping rule over a history.
 
@@ -99,6 +107,14 @@ class Mind:
         """
         return self._whole.reason()
 
+    def to_resume(self, *, is_last: bool) -> str | None:
+        """Return the paused trial that goes on before anything else: a pure function of the events so far.
+
+        Args:
+            is_last: Whether nothing new can be proposed now.
+        """
+        return self._rule.resume(is_last=is_last) if isinstance(self._rule, stopping.PausingRule) else None
+
     def propose(self) -> Trial:
         """Return the trial that comes next: a pure function of the events so far.
 
@@ -166,9 +182,9 @@ class Mind:
             if missing:
                 return Decision.STOP, TrialState.FAILED, f"the trial reported no value of {', '.join(missing)}"
             return Decision.STOP, TrialState.COMPLETE, ""
-        if self._rule.decide(heard) is Decision.STOP:
-            return Decision.STOP, TrialState.STOPPED, f"{named(charter.stopping)[0]} at rung {observation.rung}"
-        return Decision.CONTINUE, TrialState.RUNNING, ""
+        decision = self._rule.decide(heard)
+        state, verb = AFTER[decision]
+        return decision, state, f"{verb}{named(charter.stopping)[0]} at rung {observation.rung}" if verb is not None else ""
 
     def _weighed(self, prior: Trial) -> Trial:
         """Return a trial of an earlier search as the constraints of this one see it."""

@@ -95,7 +95,7 @@ class EvolutionaryBayesian:
 
     def ask(self, number: int, seed: int) -> Proposal:
         rng = np.random.default_rng(seed)
-        if self._experience.n_finished < self.settings.n_startup or self.genome.n_genes == 0:
+        if self._experience.n_valued < self.settings.n_startup or self.genome.n_genes == 0:
             return Proposal(config=self.genome.decode(self._first(number, rng)), origin="random")
         weights = drawn_weights(len(self._experience.objectives), rng)
         screen = self._surrogate.screen(str(rng.choice(list(VIEWS))), weights)

@@ -26,8 +26,9 @@ import numpy as np
 from search.objective import Objective
 from search.space import Space
 from search.stopping.paired_test import Floats, VariancePrior, between_folds, fit_prior, p_worse, within_folds
+from search.stopping.promise import Field, Promise
 from search.stopping.spending import levels
-from search.trial import Decision, Rung, Trial
+from search.trial import Decision, Rung, Trial, TrialState
 
 FEWEST_DOF = 6
 """Degrees of freedom of the spreads of other trials before they say something about another one."""
@@ -70,7 +71,9 @@ class FoldRacing:
         leaders: int = 4,
         margin: float = 1.0,
         spending: float = 1.0,
+        is_patient: bool = True,
     ) -> None:
+        self.is_patient = is_patient
         if not 0 < alpha < 1 or min(min_folds, final_folds, leaders) < 1 or margin < 0 or spending <= 0:
             raise ValueError(
                 "expected alpha in (0, 1), min_folds, final_folds and leaders of 1 or more, margin of 0 or more and "
@@ -87,21 +90,52 @@ class FoldRacing:
         """Nominal level of the look after so many folds."""
         self._field = _Field(objective, n_folds)
         self._spreads = _Spreads()
+        self._promises = Field(n_folds)
+        self._paused: dict[int, str] = {}
 
     def tell(self, trial: Trial) -> None:
         series = self._field.take_in(trial)
+        if trial.state is TrialState.PAUSED:
+            self._paused[trial.number] = trial.trial_id
+        else:
+            self._paused.pop(trial.number, None)
+        if series is not None:
+            self._promises.take_in(trial.number, series.losses)
         if series is not None and series.n_folds >= 2:
             self._spreads.take_in(trial.number, series.losses)
 
     def decide(self, trial: Trial) -> Decision:
         own = _Series.of(trial, self.objective)
-        if own is None or trial.observations[-1].share < 1.0 or own.n_folds not in self.looks:
+        if own is None or trial.observations[-1].share < 1.0:
             return Decision.CONTINUE
         n_compared, leaders = self._field.leaders(own, trial.number, self.leaders)
-        if not leaders:
+        if own.n_folds in self.looks and leaders:
+            level = self.levels[own.n_folds] / n_compared
+            if self._is_worse(own, leaders, level):
+                return Decision.STOP
+        if not self.is_patient:
             return Decision.CONTINUE
-        level = self.levels[own.n_folds] / n_compared
-        return Decision.STOP if self._is_worse(own, leaders, level) else Decision.CONTINUE
+        promise = self._promises.promise((trial.number, own.losses))
+        if promise is None:
+            return Decision.CONTINUE if own.n_folds < 2 else Decision.PAUSE
+        gain = float(promise.gains[promise.numbers == trial.number][0])
+        other = max(self._best_paused(promise)[0], promise.fresh)
+        return Decision.CONTINUE if gain >= other else Decision.PAUSE
+
+    def resume(self, *, is_last: bool) -> str | None:
+        if not self._paused:
+            return None
+        promise = self._promises.promise()
+        if promise is None:
+            return next(iter(self._paused.values())) if is_last else None
+        gain, number = self._best_paused(promise)
+        if number is None:
+            return next(iter(self._paused.values())) if is_last else None
+        return self._paused[number] if is_last or gain > promise.fresh else None
+
+    def _best_paused(self, promise: Promise) -> tuple[float, int | None]:
+        found = [(g, int(n)) for g, n in zip(promise.gains, promise.numbers, strict=True) if int(n) in self._paused]
+        return max(found, default=(0.0, None))
 
     def _is_worse(self, own: _Series, leaders: Sequence[_Series], level: float) -> bool:
         """Say whether the trial is worse than the mean of the leaders, or no better by the margin.
@@ -265,6 +299,7 @@ def fold_racing(
     leaders: int = 4,
     margin: float = 1.0,
     spending: float = 1.0,
+    is_patient: bool = True,
 ) -> FoldRacing:
     """Make the rule for the first objective."""
     return FoldRacing(
@@ -276,4 +311,5 @@ def fold_racing(
         leaders=leaders,
         margin=margin,
         spending=spending,
+        is_patient=is_patient,
     )

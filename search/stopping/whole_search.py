@@ -76,10 +76,12 @@ class WholeSearch:
         if fresh:
             self._n_heard[trial.trial_id] = len(trial.observations)
             self._seconds += sum(observation.seconds for observation in fresh)
-        is_new_end = trial.state.is_finished and trial.trial_id not in self._ended
-        if is_new_end and trial.state is not TrialState.INFEASIBLE:
+        if trial.state is TrialState.RUNNING or trial.state is TrialState.INFEASIBLE:
+            return
+        is_new = trial.trial_id not in self._ended
+        if is_new or trial.state is TrialState.COMPLETE:
             self._ended.add(trial.trial_id)
-            self._end(trial)
+            self._end(trial, is_new=is_new)
 
     def reason(self) -> str | None:
         """Return why nothing more should be proposed; None where the search goes on."""
@@ -100,15 +102,17 @@ class WholeSearch:
             return f"budget.give_up_after: all of the first {len(self._ended)} trials failed; {self._last_failure}"
         return None
 
-    def _end(self, trial: Trial) -> None:
+    def _end(self, trial: Trial, *, is_new: bool) -> None:
+        """Take in a trial that has ended or was set aside, or that has completed after it was."""
         if trial.state.has_value:
             self._has_worked = True
         else:
             self._last_failure = f"the last, {trial.trial_id}, {trial.state}: {trial.reason}"
-        self._n_since_record += 1
+        self._n_since_record += is_new
         if trial.state is TrialState.COMPLETE and self._is_progress(trial):
             self._record, self._n_since_record = trial, 0
         if self.least_improvement is not None and trial.state.has_value:
+            self._latest = deque((t for t in self._latest if t.number != trial.number), maxlen=N_WATCHED)
             self._latest.append(trial)
             self._outlook = self._expected_improvement()
 
