@@ -23,15 +23,12 @@ TINY = {"d_model": 8, "n_layers": 1, "headdim": 4, "d_state": 2, "lookback": 6, 
 DATA, FOLDS = DataConfig(), FoldsConfig()
 ALL_SCHEMAS = {"feature_schema": (24, 32, 52), "momentum_n": (5, 50)}
 
+pytestmark = pytest.mark.usefixtures("shared_market")
+
 
 @pytest.fixture(scope="module")
 def market():
     return make_market(sessions=430, per_session=1, bar_seconds=23_400)
-
-
-@pytest.fixture(autouse=True)
-def _market(monkeypatch, market):
-    monkeypatch.setattr(shared, "market", lambda data, folds: market)
 
 
 def dataset(tmp_path, reach=ALL_SCHEMAS, **fields):

@@ -59,15 +59,12 @@ TINY = {
 }
 REACH = {"sma_windows": ("2,4,8,12,16,20", "5,10,20,30,40,50"), "window_bars": (32, 64)}
 
+pytestmark = pytest.mark.usefixtures("shared_market")
+
 
 @pytest.fixture(scope="module")
 def market():
     return load_market(DATA, FOLDS)
-
-
-@pytest.fixture(autouse=True)
-def _market(monkeypatch, market):
-    monkeypatch.setattr(shared, "market", lambda data, folds: market)
 
 
 def dataset(folder, reach=REACH, **fields):
