@@ -209,6 +209,20 @@ class RunFolder:
         names = (c.removeprefix("metric.") for c in self.trials.columns if c.startswith("metric."))
         return tuple(name for name in names if not name.endswith(".se"))
 
+    @property
+    def n_tried(self) -> int:
+        """Number of trials of this run, without those refused before they began, as in the ledger of the vault.
+
+        A trial that broke a constraint once it had been scored was a chance to be lucky like any other.
+        """
+        is_refused = (self.trials["state"] == "infeasible") & (self.trials["attempts"] == 0)
+        return len(self.trials) - int(is_refused.sum())
+
+    @property
+    def n_ever_tried(self) -> int:
+        """Number of trials tried here or before on these folds: what every test of luck counts."""
+        return self.n_tried + inherited_trials(self.plan)
+
     def evidence(self, trial_id: str) -> pl.DataFrame | None:
         """Return the evidence of a trial over its folds in time order, with a column `fold`; None where there is none.
 

@@ -94,7 +94,7 @@ def choose(run: RunFolder, choice: str) -> tuple[str, ...]:
         return (board.leader.trial_id,)
     if choice == "confidence_set":
         evidence, _ = common.gather(run)
-        members = honesty.assess(evidence, n_started=len(run.trials)).members
+        members = honesty.assess(evidence, n_started=run.n_ever_tried).members
         if not members:
             raise ValueError("expected a confidence set, found too little evidence for one; choose leader or trial ids")
         return members

@@ -127,16 +127,18 @@ def _between(low: float, high: float, unit: float) -> float:
     return low * (1.0 - at) + high * at
 
 
-def _not_below(high: float, info: ValidationInfo) -> None:
+def _not_below(high: float, info: ValidationInfo) -> float:
     low = info.data.get("low")
     if low is not None and low > high:
         raise ValueError(f"low must not be above high (low={low}, high={high}); swap them")
+    return high
 
 
-def _log_needs_positive(log: bool, info: ValidationInfo) -> None:
+def _log_needs_positive(log: bool, info: ValidationInfo) -> bool:
     low = info.data.get("low")
     if log and low is not None and low <= 0:
         raise ValueError(f"a log scale needs low above 0 (low={low}); raise low or drop log")
+    return log
 
 
 class Float(Kind):
@@ -154,17 +156,8 @@ class Float(Kind):
     default: float | None = None
     """Value of a single run; none: the middle."""
 
-    @field_validator("high")
-    @classmethod
-    def _ordered(cls, high: float, info: ValidationInfo) -> float:
-        _not_below(high, info)
-        return high
-
-    @field_validator("log")
-    @classmethod
-    def _positive(cls, log: bool, info: ValidationInfo) -> bool:
-        _log_needs_positive(log, info)
-        return log
+    _ordered = field_validator("high")(_not_below)
+    _positive = field_validator("log")(_log_needs_positive)
 
     @field_validator("step")
     @classmethod
@@ -244,17 +237,8 @@ class Int(Kind):
     default: int | None = None
     """Value of a single run; none: the middle."""
 
-    @field_validator("high")
-    @classmethod
-    def _ordered(cls, high: int, info: ValidationInfo) -> int:
-        _not_below(high, info)
-        return high
-
-    @field_validator("log")
-    @classmethod
-    def _positive(cls, log: bool, info: ValidationInfo) -> bool:
-        _log_needs_positive(log, info)
-        return log
+    _ordered = field_validator("high")(_not_below)
+    _positive = field_validator("log")(_log_needs_positive)
 
     @field_validator("step")
     @classmethod

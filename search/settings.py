@@ -121,6 +121,13 @@ class UnlockSection(StrictModel):
     trials may pass by chance."""
 
 
+SETTING_OF: Mapping[str, tuple[str, ...]] = {
+    "n_startup": ("tpe", "gp", "evolutionary_bayesian"),
+    "allow_partial": ("grid",),
+}
+"""Keys of `search` that some optimizers read and the others do not have."""
+
+
 class SearchSection(StrictModel):
     """How configs are proposed and trials are stopped."""
 
@@ -332,6 +339,7 @@ class SpaceFile(StrictModel):
             *condition_problems(self.parameters),
             *self._fold_problems(),
             *self._objective_problems(),
+            *self._optimizer_problems(),
             *self._budget_problems(),
             *self._unlock_problems(),
         )
@@ -368,6 +376,16 @@ class SpaceFile(StrictModel):
             if identity(point.get(name)) in {identity(value) for value in unlock.locked}:
                 text = f"expected a value that is not locked by search.unlock, found {shown(point[name])}; drop it"
                 yield Problem(("search", "enqueue", position, name), text)
+
+    def _optimizer_problems(self) -> Iterator[Problem]:
+        name = self.search.optimizer
+        own = [key for key, optimizers in SETTING_OF.items() if name in optimizers]
+        for key, optimizers in SETTING_OF.items():
+            given = getattr(self.search, key)
+            if name not in optimizers and given != SearchSection.model_fields[key].default:
+                text = f"expected a setting that {name} has ({', '.join(own) or 'none here'}), found {key}: "
+                text += f"{shown(given)}; drop it, or choose an optimizer that has it ({', '.join(optimizers)})"
+                yield Problem(("search", key), text)
 
     def _fold_problems(self) -> tuple[Problem, ...]:
         most = getattr(self.folds, "max_folds", None)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from search.errors import SpaceError
@@ -30,8 +31,24 @@ def build(table: Mapping[str, str], place: str, name: str, *args: Any, **setting
     module, _, function = table.get(name, name).partition(":")
     make = getattr(importlib.import_module(module), function)
     try:
+        refuse_unknown(settings, make)
         return make(*args, **settings)
     except SpaceError:
         raise
     except (TypeError, ValueError) as error:
         raise SpaceError(f"{place}: {name} refuses its settings: {error}") from error
+
+
+def refuse_unknown(settings: Iterable[str], make: Callable[..., Any]) -> None:
+    """Refuse settings that a function does not take; one that takes any (`**settings`) checks them itself.
+
+    Raises:
+        ValueError: A setting is unknown; those that are known are named.
+    """
+    taken = inspect.signature(make).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken):
+        return
+    unknown = [name for name in settings if name not in {parameter.name for parameter in taken}]
+    if unknown:
+        own = [parameter.name for parameter in taken if parameter.default is not parameter.empty]
+        raise ValueError(f"expected settings among {', '.join(own) or 'none'}, found {', '.join(unknown)}; drop them")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Self
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -151,6 +151,11 @@ class FamilyConfig(StrictModel):
         """Bars of history that every scored timestamp must have: the longest look-back that the space allows."""
 
     @classmethod
+    def within(cls, reach: Mapping[str, tuple[Any, ...]], field: str) -> tuple[Any, ...]:
+        """Return the values of a field that the space allows: its default where the space leaves it out."""
+        return reach.get(field, (cls.model_fields[field].default,))
+
+    @classmethod
     def check_data(cls, reach: Mapping[str, tuple[Any, ...]], data: DataConfig) -> None:
         """Refuse a `data` section that cannot carry every config within reach; nothing is asked for by default.
 
@@ -163,3 +168,59 @@ class FamilyConfig(StrictModel):
         Raises:
             DataError: Something that the family needs is not named, or its file is not there.
         """
+
+
+class Sizes(Protocol):
+    """What a module `sizes` of a family holds: arithmetic on its config."""
+
+    def parameters(self, config: Any) -> Mapping[str, int]:
+        """Return the number of trainable parameters of each part of the model."""
+
+    def memory_bytes(self, config: Any) -> int:
+        """Return the estimated peak bytes of training on one device."""
+
+    def forward_flops(self, config: Any) -> float:
+        """Return the estimated floating-point operations of the forward pass of one window."""
+
+
+class SizedConfig(FamilyConfig):
+    """The config of a family whose sizes are counted in a module of their own."""
+
+    sizes: ClassVar[Sizes]
+
+    def n_parameters(self) -> int:
+        return sum(self.sizes.parameters(self).values())
+
+    def memory_bytes(self) -> int:
+        return self.sizes.memory_bytes(self)
+
+    def forward_flops(self) -> float:
+        return self.sizes.forward_flops(self)
+
+
+def small_network_bytes(n_parameters: int, n_units: int) -> int:
+    """Return the estimated peak bytes of training a network of dense or recurrent layers in float32.
+
+    Four numbers are kept per parameter: weight, gradient, two moments; eight per unit: products, norms, rectifiers or
+    gates, dropout, and their gradients.
+
+    Args:
+        n_parameters: Trainable ones.
+        n_units: Units of all layers, times the rows of a micro-batch.
+    """
+    return 4 * (4 * n_parameters + 8 * n_units)
+
+
+def groups_named(spelled: str, known: Iterable[str]) -> tuple[str, ...]:
+    """Return the feature groups that `all`, or names joined by `+`, stands for, in the order of `known`.
+
+    Raises:
+        ValueError: A name is unknown, or there twice.
+    """
+    every = tuple(known)
+    chosen = every if spelled == "all" else tuple(spelled.split("+"))
+    if set(chosen) - set(every) or len(set(chosen)) < len(chosen):
+        raise ValueError(
+            f"feature_groups: expected all, or different names of {', '.join(every)} joined by +, found {spelled!r}"
+        )
+    return tuple(group for group in every if group in chosen)

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from analysis.reports import amounts, final, leaderboard, verdict
+from analysis.reports import amounts, final, verdict
 from analysis.reports.leaderboard import SHOWN, Leaderboard
 from analysis.reports.verdict import Verdict
 from analysis.run_folder import RunFolder
@@ -65,7 +65,7 @@ def show_final(
         out.print(table)
     for sentence in final.sentences(run.plan, ledger, scores):
         out.print(sentence)
-    for warning in final.warnings(ledger, leaderboard.n_started(run)):
+    for warning in final.warnings(ledger, run.n_tried):
         out.print(f"warning: {warning}", style="yellow")
     out.print(f"next:  open {run.path}/report.html")
 

@@ -18,7 +18,7 @@ from analysis.atomic import write_text
 from analysis.measures import ranking
 from analysis.measures.folds import FoldMean, over_folds
 from analysis.measures.foresight import N_RESAMPLES, Foresight, foresight
-from analysis.run_folder import RunFolder, inherited_trials
+from analysis.run_folder import RunFolder
 
 COMPLETE = "complete"
 """The one state that ranks: every fold was scored, so the numbers are over the same rows for all."""
@@ -165,11 +165,6 @@ def fold_matrix(run: RunFolder, trial_ids: Sequence[str], metric: str) -> NDArra
         if trial in columns and value is not None:
             found[folds[fold], columns[trial]] = value
     return found
-
-
-def n_started(run: RunFolder) -> int:
-    """Return the number of trials that were started, here or before on these folds: each was a chance to be lucky."""
-    return len(run.trials.filter(pl.col("state") != "infeasible")) + inherited_trials(run.plan)
 
 
 def write_csv(run: RunFolder, board: Leaderboard) -> None:

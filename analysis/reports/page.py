@@ -40,7 +40,7 @@ from analysis.reports.honesty import Honesty
 from analysis.reports.leaderboard import SHOWN, Leaderboard
 from analysis.reports.parameters import at_an_edge, axes_of, numeric_places
 from analysis.reports.verdict import Verdict
-from analysis.run_folder import EvidenceCheck, RunFolder, inherited_trials
+from analysis.run_folder import EvidenceCheck, RunFolder
 
 MOST_PARAMETERS = 6
 """Columns of parameters on the leaderboard, the most important ones."""
@@ -72,7 +72,7 @@ def _page(run: RunFolder, board: Leaderboard) -> tuple[str, Verdict]:
     evidence, left_out = common.gather(run)
     judged = honesty.assess(
         evidence,
-        n_started=len(run.trials) + inherited_trials(run.plan),
+        n_started=run.n_ever_tried,
         parameters=numeric_places(run, evidence.trial_ids) if evidence else {},
     )
     leader = _leader_evidence(run, board, check)
@@ -88,7 +88,9 @@ def _page(run: RunFolder, board: Leaderboard) -> tuple[str, Verdict]:
     by_regime = regimes.by_regime(evidence, leader)
     words = flat.sentences(board, flat.around(axes, board.ranked))
     order = regimes.sentences(by_regime, len(evidence.trial_ids) if evidence else 0)
-    said = verdict.write(run.plan, board, check, skills, ics, judged, left_out, edges, words, order, ledger, scores)
+    said = verdict.write(
+        run.plan, board, check, skills, ics, judged, left_out, edges, words, order, ledger, scores, run.n_tried
+    )
     text = _template().render(
         title=run.path.resolve().name,
         plan=run.plan,

@@ -70,15 +70,15 @@ def fold_heat_map(board: Leaderboard, folds: pl.DataFrame, metrics: Sequence[str
         reference = _fold_medians(board, folds, metric)
         middle = np.array([[reference.get(f, math.nan)] for f in numbers])
         gap = values - middle
-        limit = float(np.nanquantile(np.abs(gap), 0.95)) if np.isfinite(gap).any() else 1.0
+        limit = _colour_limit(gap)
         figure.add_heatmap(
             x=names,
             y=[f"fold {f}" for f in numbers],
             z=_nullable(gap),
             customdata=_nullable(values),
             zmid=0,
-            zmin=-limit or None,
-            zmax=limit or None,
+            zmin=-limit,
+            zmax=limit,
             # Red-blue with a grey middle: reads the same on light and dark pages.
             colorscale=[[0, "#2166AC"], [0.5, "#DADADA"], [1, "#B2182B"]],
             reversescale=metric in ("ic", "regime_accuracy"),
@@ -86,7 +86,12 @@ def fold_heat_map(board: Leaderboard, folds: pl.DataFrame, metrics: Sequence[str
             ygap=1,
             visible=position == 0,
             colorbar={
-                "title": {"text": "from the fold's<br>median", "font": {"size": 11}},
+                "title": {
+                    "text": "from the fold's<br>median, clipped<br>at ±3 median<br>distances",
+                    "font": {"size": 11},
+                },
+                "tickvals": [-limit, -limit / 2, 0, limit / 2, limit],
+                "ticktext": [f"≤ {-limit:.2g}", f"{-limit / 2:.2g}", "0", f"{limit / 2:.2g}", f"≥ {limit:.2g}"],
                 "thickness": 12,
                 "len": 0.9,
             },
@@ -105,6 +110,18 @@ def fold_heat_map(board: Leaderboard, folds: pl.DataFrame, metrics: Sequence[str
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_xaxes(tickangle=-60, showgrid=False)
     return figure
+
+
+def _colour_limit(gap: np.ndarray) -> float:
+    """Return where colours end: three times the median distance, within which 95 % of normal gaps lie.
+
+    A quantile of the distances themselves would be that of the outliers where a search has more than a few.
+    """
+    distances = np.abs(gap[np.isfinite(gap)])
+    if not distances.any():
+        return 1.0
+    most = float(distances.max())
+    return min(3 * float(np.median(distances)), most) or most
 
 
 def loss_against_flatness(board: Leaderboard) -> go.Figure | None:

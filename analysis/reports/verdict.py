@@ -63,6 +63,7 @@ def write(
     states: Sequence[str] = (),
     ledger: Sequence[Opening] = (),
     scores: Sequence[FinalScore] = (),
+    n_tried: int = 0,
 ) -> Verdict:
     """Say what the run found.
 
@@ -79,6 +80,7 @@ def write(
         states: Whether the order holds over states of the market, in sentences.
         ledger: Openings of the vault.
         scores: What the newest of them said.
+        n_tried: Trials of this run by now, as the ledger counts them.
     """
     tried, vault = ("What was tried", [_tried(plan, board)]), final.sentences(plan, ledger, scores)
     parts = [tried, ("Final test", vault)] if ledger else [tried]
@@ -87,7 +89,6 @@ def write(
         parts += [*judged, (f"The leader, {board.leader.trial_id}", _leader(board, honesty, skills, ics, bool(judged)))]
         parts += [("Flatness", flat), ("States of the market", states)]
     parts += [] if ledger else [("Final test", vault)]
-    n_tried = sum(n for state, n in board.counts().items() if state != "infeasible")
     warnings = [
         *final.warnings(ledger, n_tried),
         *_warnings(plan, board, check),

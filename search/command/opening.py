@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from search.warm_start import WarmStart
     from trainables.data.dataset import Dataset
 
-HAS_STARTUP = ("tpe", "gp", "evolutionary_bayesian")
-"""Optimizers that `search.n_startup` is for."""
-
 
 def check_data(setup: Setup, run_dir: Path) -> tuple[Dataset, str]:
     """Build the default config's data set and lay the folds over it, so that data errors come before any trial.
@@ -122,5 +119,4 @@ def optimizer_settings(search: SearchSection) -> dict[str, Any]:
 
     if search.optimizer == "population_based":
         return {"genes": list(OPTIMISATION_FIELDS)}
-    is_told = search.optimizer in HAS_STARTUP and search.n_startup is not None
-    return {"n_startup": search.n_startup} if is_told else {}
+    return {} if search.n_startup is None else {"n_startup": search.n_startup}

@@ -27,6 +27,7 @@ from search.optimizers.surrogate import VIEWS, Screen, Surrogate
 from search.optimizers.valuation import FIRST_STRENGTH
 from search.optimizers.variation import Brood, Indices, adapted, crossover, joined, mutate, tournament
 from search.space import Space
+from search.table import refuse_unknown
 from search.trial import Trial
 
 MOST_SOBOL = 1024
@@ -179,6 +180,7 @@ def evolutionary_bayesian(
         settings: Fields of `Settings`.
 
     Raises:
-        ValueError: A setting is out of its range.
+        ValueError: A setting is unknown or out of its range.
     """
+    refuse_unknown(settings, Settings)
     return EvolutionaryBayesian(space, objectives, seed=seed, settings=Settings(**settings))  # type: ignore[arg-type]

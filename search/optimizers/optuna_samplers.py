@@ -346,27 +346,27 @@ def nsga2(space: Space, *, objectives: Sequence[Objective], population: int, see
         population: Complete trials of a generation, at least 2.
         seed: Not used.
     """
-
-    def make(seed: int) -> BaseSampler:
-        return NSGAIISampler(seed=seed, population_size=population)
-
-    return OptunaOptimizer(space, objectives, Method("nsga2", make, kept="NSGAIISampler:"))
+    return _genetic("nsga2", NSGAIISampler, space, objectives, population)
 
 
 def nsga3(space: Space, *, objectives: Sequence[Objective], population: int, seed: int) -> OptunaOptimizer:
-    """Make an NSGA-III (Deb, Jain 2014), for three objectives and more, over the parameters that all trials share.
+    """Make an NSGA-III (Deb, Jain 2014), for three objectives and more; all else as in `nsga2`."""
+    return _genetic("nsga3", NSGAIIISampler, space, objectives, population)
 
-    Args:
-        space: What may vary.
-        objectives: One or more.
-        population: Complete trials of a generation, at least 2.
-        seed: Not used.
-    """
+
+def _genetic(
+    origin: str,
+    sampler: type[NSGAIISampler | NSGAIIISampler],
+    space: Space,
+    objectives: Sequence[Objective],
+    population: int,
+) -> OptunaOptimizer:
+    """Make a genetic sampler; what it wants back is the generation of a trial and who its parents may be."""
 
     def make(seed: int) -> BaseSampler:
-        return NSGAIIISampler(seed=seed, population_size=population)
+        return sampler(seed=seed, population_size=population)
 
-    return OptunaOptimizer(space, objectives, Method("nsga3", make, kept="NSGAIIISampler:"))
+    return OptunaOptimizer(space, objectives, Method(origin, make, kept=f"{sampler.__name__}:"))
 
 
 class StoredTrial(NamedTuple):

@@ -125,7 +125,7 @@ def write(
             "parents": json.dumps([f"t{number - 12:04d}"] if number >= 24 else []),
             "reason": REASONS.get(state, ""),
             "seed": int(generator.integers(1 << 31)),
-            "attempts": 3 if state == "lost" else 1,
+            "attempts": {"lost": 3, "infeasible": 0}.get(state, 1),
             "seconds": float(2.5 * seen + generator.uniform(0, 1)),
             "n_folds": seen,
         }

@@ -156,3 +156,16 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypat
         atomic.write_text(file, "new")
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_what_was_refused_before_it_began_was_not_tried_and_what_failed_a_constraint_later_was(tmp_path):
+    trials = [
+        row(0),
+        row(1, state="infeasible", attempts=0, n_folds=0),
+        row(2, state="infeasible"),
+        row(3, state="failed"),
+    ]
+    write_tables(tmp_path, trials, [])
+    write_plan(tmp_path, fake_run.plan(inherited_trials=7))
+    run = RunFolder(tmp_path)
+    assert (run.n_tried, run.n_ever_tried) == (3, 10)

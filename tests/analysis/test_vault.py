@@ -8,7 +8,7 @@ import pytest
 
 from analysis import vault
 from analysis.measures.ic import spearman
-from analysis.reports import console, final, page
+from analysis.reports import console, final, honesty, page
 from analysis.run_folder import RunFolder, RunFolderError
 from tests.analysis import fake_run
 
@@ -58,6 +58,26 @@ def test_the_leader_the_set_or_named_trials_are_chosen(run):
         vault.choose(run, stopped)
 
 
+def test_choice_report_and_ledger_count_the_same_trials(tmp_path, monkeypatch, capsys):
+    run = RunFolder(
+        fake_run.write(tmp_path / "run", states=(*["complete"] * 4, "infeasible", "failed"), inherited_trials=9)
+    )
+    counted = []
+    assess = honesty.assess
+
+    def note(evidence, *, n_started, **more):
+        counted.append(n_started)
+        return assess(evidence, n_started=n_started, **more)
+
+    monkeypatch.setattr(honesty, "assess", note)
+    vault.choose(run, "confidence_set")
+    vault.write_ledger(run.path, [entry([leader(run)], n_trials=run.n_tried)])
+    _, said = page.write(run)
+    console.show_final(run, vault.read_ledger(run.path), [])
+    assert counted == [5 + 9, 5 + 9]
+    assert "started after the vault" not in " ".join(said.warnings) + capsys.readouterr().out
+
+
 def test_a_run_without_complete_trials_has_nothing_to_score(tmp_path):
     run = RunFolder(fake_run.write(tmp_path / "run", states=("failed", "stopped")))
     with pytest.raises(ValueError, match="expected a complete trial"):
@@ -104,8 +124,7 @@ def test_a_second_opening_and_later_trials_show_in_every_later_report(run):
     _, said = page.write(run)
     warnings = " ".join(said.warnings)
     assert "The vault was opened 2 times (before: 2026-01-02 by ada@lab" in warnings
-    n_started = int((run.trials["state"] != "infeasible").sum())
-    assert f"{n_started - 30} trials were started after the vault had been opened" in warnings
+    assert f"{run.n_tried - 30} trials were started after the vault had been opened" in warnings
 
 
 def test_missing_rows_leave_the_means_of_the_ledger(run, capsys):

@@ -31,6 +31,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int
         (["--space", "spaces/mlp.yaml", "--seed", "-1"], "--seed"),
         (["--space", "spaces/mlp.yaml", "--num-samples", "ten"], "--num-samples"),
         (["--space", "spaces/mlp.yaml", "--num-sample", "3"], "unrecognized"),
+        (["--space", "spaces/mlp.yaml", "--set", "search.optimizer=random"], "search.n_startup: expected a setting"),
         (["--resume", "spaces"], "--resume spaces"),
         ([], "--space"),
     ],

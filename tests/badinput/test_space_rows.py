@@ -356,6 +356,25 @@ def test_a26_a_grid_must_fit_the_budget_or_say_that_it_need_not(read):
 
 
 @pytest.mark.parametrize(
+    ("search", "text"),
+    [
+        (
+            "{optimizer: random, n_startup: 0}",
+            "space.yaml:5:40 search.n_startup: expected a setting that random has (none here), found n_startup: 0; "
+            "drop it, or choose an optimizer that has it (tpe, gp, evolutionary_bayesian)",
+        ),
+        (
+            "{optimizer: tpe, allow_partial: true}",
+            "space.yaml:5:41 search.allow_partial: expected a setting that tpe has (n_startup), found allow_partial: "
+            "true; drop it, or choose an optimizer that has it (grid)",
+        ),
+    ],
+)
+def test_a_setting_that_the_optimizer_does_not_have_is_refused(read, search, text):
+    assert read(parameters("lr: 1") + f"search: {search}\n") == [text]
+
+
+@pytest.mark.parametrize(
     ("trials", "text"),
     [
         ("0", "expected a value of at least 1, found 0"),

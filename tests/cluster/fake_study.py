@@ -1,16 +1,30 @@
-"""The least study that placing can work with: a list of configs, a file of events, a fixed stopping rule."""
+"""The least study that placing can work with: a list of configs, a file of events, a fixed rule; and its settings."""
 
 import json
 import math
 from collections import Counter
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from search.trial import Decision, Observation, Trial, TrialState, ladder
 from trainables.protocol import Assignment
 
 LADDER = ladder(3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What placing reads of the section `resources`."""
+
+    cpus_per_trial: float = 1.0
+    gpus_per_trial: float = 0.0
+    max_concurrent: int | None = None
+    workers_per_trial: int = 1
+    hang_minutes: float | None = None
+    max_failures: int = 2
+    ray_address: str = "local"
+    threads: int = 1
 
 
 class FakeStudy:

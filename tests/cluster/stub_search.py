@@ -4,27 +4,14 @@ import argparse
 import json
 import logging
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
-from fake_study import LADDER, FakeStudy, assignments
+from fake_study import LADDER, FakeStudy, Resources, assignments
 
 from cluster.errors import ClusterError
 from cluster.ray_tune import run_study
 from search.space import Fixed, Float, Space
 from search.study import Study
-
-
-@dataclass(frozen=True, kw_only=True)
-class Resources:
-    cpus_per_trial: float = 1.0
-    gpus_per_trial: float = 0.0
-    max_concurrent: int | None = None
-    workers_per_trial: int = 1
-    hang_minutes: float | None = None
-    max_failures: int = 2
-    ray_address: str = "local"
-    threads: int = 1
 
 
 def real_study(folder: Path) -> Study:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from stub_search import Resources
+from fake_study import Resources
 
 from cluster.errors import ClusterError
 from cluster.ray_session import environment, ray_session, variables_for_workers

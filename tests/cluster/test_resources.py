@@ -1,21 +1,8 @@
-from dataclasses import dataclass
-
 import pytest
+from fake_study import Resources
 
 from cluster.errors import ResourceError
 from cluster.resources import Node, cluster_concurrency, max_concurrent, memory_shortfall, worker_share
-
-
-@dataclass(frozen=True, kw_only=True)
-class Resources:
-    cpus_per_trial: float = 1.0
-    gpus_per_trial: float = 0.0
-    max_concurrent: int | None = None
-    workers_per_trial: int = 1
-    hang_minutes: float | None = None
-    max_failures: int = 3
-    ray_address: str = "local"
-    threads: int = 1
 
 
 @pytest.mark.requirement("CLUSTER-2")

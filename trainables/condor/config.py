@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
 from trainables.condor import sizes
-from trainables.config import FamilyConfig
+from trainables.config import SizedConfig, Sizes, groups_named
 from trainables.data.config import DataConfig
 from trainables.errors import DataError
 from trainables.features.schemas import CONDOR_BASE, CONDOR_DYNAMIC, PRIMITIVES
@@ -65,8 +65,10 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 """Named points: the two presets of CONDOR-7 and the rows of the recommended grid (SEARCH-3)."""
 
 
-class CondorConfig(FamilyConfig):
+class CondorConfig(SizedConfig):
     """CondorBrain: a state-space backbone with policy, regime and forecast heads (specification, chapter 3.2)."""
+
+    sizes: ClassVar[Sizes] = sizes
 
     accum_steps: int = Field(default=4, ge=1)
     """Micro-batches per optimiser step: 1, 2, 4, 8 (TRAIN-4: 64 x 4)."""
@@ -266,11 +268,7 @@ class CondorConfig(FamilyConfig):
 
     def seen_groups(self) -> tuple[str, ...]:
         """Return the names of the feature groups that the model sees, in schema order."""
-        known = tuple(FEATURE_GROUPS)[: GROUPS_OF_SCHEMA[self.feature_schema]]
-        if self.feature_groups == "all":
-            return known
-        chosen = self.feature_groups.split("+")
-        return tuple(group for group in known if group in chosen)
+        return groups_named(self.feature_groups, tuple(FEATURE_GROUPS)[: GROUPS_OF_SCHEMA[self.feature_schema]])
 
     def seen_features(self) -> tuple[str, ...]:
         """Return the names of the features that the model sees, in schema order."""
@@ -310,18 +308,6 @@ class CondorConfig(FamilyConfig):
         depth = max(fewest, round(depth_frac * self.n_layers))
         return self.model_validate({**self.model_dump(), "d_model": width, "n_layers": min(depth, self.n_layers)})
 
-    def n_parameters(self) -> int:
-        """Number of trainable parameters, computed without building the model."""
-        return sum(sizes.parameters(self).values())
-
-    def memory_bytes(self) -> int:
-        """Estimated peak bytes of training on one device: weights, gradients, optimiser state, activations."""
-        return sizes.memory_bytes(self)
-
-    def forward_flops(self) -> float:
-        """Estimated floating-point operations of the forward pass of one window."""
-        return sizes.forward_flops(self)
-
     @classmethod
     def check_data(cls, reach: Mapping[str, tuple[Any, ...]], data: DataConfig) -> None:
         """Refuse rows of contracts without a chain."""
@@ -335,7 +321,7 @@ class CondorConfig(FamilyConfig):
     @classmethod
     def scored_lookback(cls, reach: Mapping[str, tuple[Any, ...]]) -> int:
         """Bars of history that every scored timestamp must have: the longest look-back that the space allows."""
-        return int(max(reach.get("lookback", (cls.model_fields["lookback"].default,))))
+        return int(max(cls.within(reach, "lookback")))
 
     @model_validator(mode="after")
     def _widths_divide(self) -> CondorConfig:
@@ -383,16 +369,9 @@ class CondorConfig(FamilyConfig):
 
     @model_validator(mode="after")
     def _groups_are_known(self) -> CondorConfig:
-        known = tuple(FEATURE_GROUPS)[: GROUPS_OF_SCHEMA[self.feature_schema]]
-        chosen = () if self.feature_groups == "all" else self.feature_groups.split("+")
-        unknown = [group for group in chosen if group not in known]
-        if unknown or len(set(chosen)) < len(chosen):
-            raise ValueError(
-                f"feature_groups: expected all, or different names of {', '.join(known)} joined by +, "
-                f"found {self.feature_groups!r}"
-            )
+        seen = self.seen_groups()
         needs_volatility = self.gate_input == "hidden_vol" or (self.vol_gated_attn and self.vga_source == "vol_feature")
-        if needs_volatility and "volatility" not in self.seen_groups():
+        if needs_volatility and "volatility" not in seen:
             raise ValueError(
                 f"feature_groups: expected the group volatility, which gate_input or vga_source asks for, "
                 f"found {self.feature_groups!r}"

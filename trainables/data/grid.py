@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainables.data.bars import Bars
-
-if TYPE_CHECKING:
-    from trainables.data.placement import PlacedBars
+from trainables.data.placed_bars import PlacedBars
 
 
 def regular_grid(placed: PlacedBars) -> PlacedBars:

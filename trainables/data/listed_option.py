@@ -1,7 +1,6 @@
 """The reference option of each bar from a listed chain (DATA-15, DATA-19): measured where `chain` models one.
 
-At each bar the contracts with a good quote that is known and not too old are compared; of their expiries the one
-nearest to the wanted days is taken, then of its puts the strike nearest to the close.
+At each bar it is the put with a good quote, known and not too old, that `nearest_contracts` finds nearest to the money.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from trainables.data.asof import NO_ROW, key_codes
@@ -17,8 +15,9 @@ from trainables.data.chain import PUT, ReferenceOption
 from trainables.data.config import DataConfig
 from trainables.data.greek_units import GreekUnits, convert_greeks, detect_units, with_spot
 from trainables.data.implied_volatility import implied_volatility
+from trainables.data.nearest_contracts import NearestContracts
 from trainables.data.options import Chain, count_reasons, quote_reasons, read_chain
-from trainables.data.zones import NS_PER_DAY, NS_PER_SECOND
+from trainables.data.zones import NS_PER_DAY
 from trainables.errors import DataError
 from trainables.trading.black_scholes import greeks
 
@@ -108,57 +107,10 @@ def option_values(rows: Chain, data: DataConfig) -> dict[str, Float]:
 
 
 def _choose_rows(puts: Chain, known_time: Int, close: Float, data: DataConfig) -> Int:
-    settings = data.chain
-    assert settings is not None
-    contract, _ = key_codes((puts.expiry, puts.expiry[:0]), (puts.strike, puts.strike[:0]))
-    return _nearest_puts(
-        known_time,
-        close,
-        puts.timestamp + round(settings.lag_s * NS_PER_SECOND),
-        puts.timestamp,
-        contract,
-        puts.expiry,
-        puts.strike,
-        round(data.option_days * NS_PER_DAY),
-        round(settings.max_age_minutes * 60 * NS_PER_SECOND),
-    )
-
-
-@njit(cache=True, nogil=True)
-def _nearest_puts(known_time, close, quote_known, stamp, contract, expiry, strike, wanted_ns, max_age_ns):  # type: ignore[no-untyped-def]
-    """Return for each bar the row of its option, or NO_ROW. Contracts without a fresh quote leave the list."""
-    n_contracts = contract.max() + 1 if len(contract) else 0
-    newest = np.full(n_contracts, NO_ROW)
-    listed = np.empty(n_contracts, dtype=np.int64)
-    is_listed = np.zeros(n_contracts, dtype=np.bool_)
-    n_listed, quote = 0, 0
+    """Return for each bar the row of its option, or NO_ROW."""
+    number, _ = key_codes((puts.expiry, puts.expiry[:0]), (puts.strike, puts.strike[:0]))
+    nearest = NearestContracts(puts, number, np.ones(len(puts), dtype=np.bool_), data, n_strikes=1)
+    bar, row, _ = nearest.at(known_time, close)
     chosen = np.full(len(known_time), NO_ROW)
-    for bar in range(len(known_time)):
-        now = known_time[bar]
-        while quote < len(quote_known) and quote_known[quote] <= now:
-            code = contract[quote]
-            newest[code] = quote
-            if not is_listed[code]:
-                is_listed[code] = True
-                listed[n_listed] = code
-                n_listed += 1
-            quote += 1
-        best_days, best_distance, best_strike = np.int64(-1), 0.0, 0.0
-        i = 0
-        while i < n_listed:
-            row = newest[listed[i]]
-            if now - stamp[row] > max_age_ns or expiry[row] <= now:
-                is_listed[listed[i]] = False
-                n_listed -= 1
-                listed[i] = listed[n_listed]
-                continue
-            days = abs(expiry[row] - now - wanted_ns)
-            distance = abs(strike[row] - close[bar])
-            is_nearer = days == best_days and (
-                distance < best_distance or (distance == best_distance and strike[row] < best_strike)
-            )
-            if best_days < 0 or days < best_days or is_nearer:
-                best_days, best_distance, best_strike = days, distance, strike[row]
-                chosen[bar] = row
-            i += 1
+    chosen[bar] = row
     return chosen

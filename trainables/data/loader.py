@@ -21,7 +21,8 @@ from trainables.data.chain import PUT, ReferenceOption, reference_option
 from trainables.data.config import DataConfig, FinalFolds, FoldsConfig, Unfolded, absent
 from trainables.data.folds import FoldPlan, plan_folds
 from trainables.data.market import Market
-from trainables.data.placement import PlacedBars, place_bars
+from trainables.data.placed_bars import PlacedBars
+from trainables.data.placement import place_bars
 from trainables.data.sessions import usual_step_s
 from trainables.data.volatility import Volatility, garch_volatility, rank
 from trainables.data.zones import NS_PER_DAY, NS_PER_SECOND, day_of, instants, local_day

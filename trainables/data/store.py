@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import re
 import shutil
 import uuid
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 from trainables.config import StrictModel
 from trainables.data.dataset import Dataset
 from trainables.data.market import Market
+from trainables.durable import sync
 from trainables.errors import DataChanged, DataError
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -156,17 +156,15 @@ def _write(folder: Path, arrays: Arrays, meta: dict[str, Any]) -> None:
     try:
         for name, array in arrays.items():
             _check_name(name, "array")
-            with (temporary / f"{name}.npy").open("wb") as file:
-                np.save(file, np.ascontiguousarray(array), allow_pickle=False)
-                _sync(file)
+            np.save(temporary / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
+            sync(temporary / f"{name}.npy")
         checksums = {name: _checksum(temporary / f"{name}.npy") for name in arrays}
-        with (temporary / MANIFEST).open("w") as file:
-            json.dump({"arrays": checksums, "meta": meta}, file, indent=1, allow_nan=False)
-            _sync(file)
+        (temporary / MANIFEST).write_text(json.dumps({"arrays": checksums, "meta": meta}, indent=1, allow_nan=False))
+        sync(temporary / MANIFEST)
         if folder.exists():  # damaged: a map that a reader still holds stays valid until it is closed
             shutil.rmtree(folder)
         temporary.rename(folder)
-        _sync_folder(folder.parent)
+        sync(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -201,16 +199,3 @@ def _check_name(name: str, what: str) -> None:
 def _checksum(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from trainables.config import FamilyConfig
+from trainables.config import SizedConfig, Sizes, groups_named
 from trainables.features.schemas import NQ
 from trainables.grok import sizes
 
@@ -43,8 +43,10 @@ CONTEXT = (*CALENDAR, "raw_return", "valid")
 """All columns beside the features: also the unscaled return of the bar, and 1 where the row's features are known."""
 
 
-class GrokConfig(FamilyConfig):
+class GrokConfig(SizedConfig):
     """Grok-SL: two-stage attention over a window of minutes, six horizons of quantiles (specification, chapter 3.1)."""
+
+    sizes: ClassVar[Sizes] = sizes
 
     weight_decay: float = Field(default=1e-2, ge=0, le=1)
     """Decoupled weight decay (TRAIN-1)."""
@@ -182,8 +184,7 @@ class GrokConfig(FamilyConfig):
 
     def seen_groups(self) -> dict[str, tuple[str, ...]]:
         """Return group -> its features, in the order in which the model sees them (GROK-4)."""
-        chosen = tuple(FEATURE_GROUPS) if self.feature_groups == "all" else self.feature_groups.split("+")
-        groups = {name: features for name, features in FEATURE_GROUPS.items() if name in chosen}
+        groups = {name: FEATURE_GROUPS[name] for name in groups_named(self.feature_groups, FEATURE_GROUPS)}
         if self.gap_group == "all":
             return {name: (*features, GAP) for name, features in groups.items()}
         if self.gap_group == "temporal":
@@ -201,22 +202,10 @@ class GrokConfig(FamilyConfig):
         depth = max(1, round(depth_frac * self.n_blocks))
         return self.model_validate({**self.model_dump(), "d_model": width, "n_blocks": depth})
 
-    def n_parameters(self) -> int:
-        """Number of trainable parameters, computed without building the model."""
-        return sum(sizes.parameters(self).values())
-
-    def memory_bytes(self) -> int:
-        """Estimated peak bytes of training on one device: weights, gradients, optimiser state, activations."""
-        return sizes.memory_bytes(self)
-
-    def forward_flops(self) -> float:
-        """Estimated floating-point operations of the forward pass of one window."""
-        return sizes.forward_flops(self)
-
     @classmethod
     def scored_lookback(cls, reach: Mapping[str, tuple[Any, ...]]) -> int:
         """Bars of history that every scored timestamp must have: the longest window that the space allows."""
-        return int(max(reach.get("window_bars", (cls.model_fields["window_bars"].default,))))
+        return int(max(cls.within(reach, "window_bars")))
 
     @model_validator(mode="after")
     def _heads_divide(self) -> GrokConfig:
@@ -246,13 +235,7 @@ class GrokConfig(FamilyConfig):
 
     @model_validator(mode="after")
     def _groups_are_known(self) -> GrokConfig:
-        chosen = () if self.feature_groups == "all" else self.feature_groups.split("+")
-        if set(chosen) - set(FEATURE_GROUPS) or len(set(chosen)) < len(chosen):
-            raise ValueError(
-                f"feature_groups: expected all, or different names of {', '.join(FEATURE_GROUPS)} joined by +, "
-                f"found {self.feature_groups!r}"
-            )
-        if chosen and "price" not in chosen and self.gap_group == "price":
+        if "price" not in groups_named(self.feature_groups, FEATURE_GROUPS) and self.gap_group == "price":
             raise ValueError("gap_group: expected temporal or all where feature_groups leaves price out, found price")
         return self
 

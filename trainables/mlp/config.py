@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from trainables.config import FamilyConfig
+from trainables.config import FamilyConfig, small_network_bytes
 from trainables.data.config import DataConfig, SeriesConfig, absent
 from trainables.errors import DataError
 
@@ -16,10 +16,6 @@ HIDDEN_WIDTHS = {"32-16": (32, 16), "64-32-16": (64, 32, 16), "128-64-32": (128,
 """Hidden layers by name: 1,013, 3,573 and 12,245 parameters on ten inputs (MLP-1)."""
 STAGE_INPUTS = {"10": 10, "20": 20, "30+": 42, "50+": 66}
 """Feature stages -> number of inputs; each begins with the columns of the one before (FEAT-SC-1..9)."""
-TRAINING_COPIES = 4
-"""Float32 numbers kept per parameter: weight, gradient, two moments."""
-ACTIVATION_COPIES = 8
-"""Float32 numbers kept per unit of a row: linear, norm, rectifier, dropout, and their gradients."""
 
 
 class MlpConfig(FamilyConfig):
@@ -70,7 +66,7 @@ class MlpConfig(FamilyConfig):
 
     def memory_bytes(self) -> int:
         units = self.n_inputs + sum(self.hidden_widths)
-        return 4 * (TRAINING_COPIES * self.n_parameters() + ACTIVATION_COPIES * units * self.batch_size)
+        return small_network_bytes(self.n_parameters(), units * self.batch_size)
 
     def forward_flops(self) -> float:
         widths = (self.n_inputs, *self.hidden_widths, 1)

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import torch
 
+from trainables.durable import write_durably, write_json
 from trainables.features.normalisers import Normaliser
 from trainables.scalper.config import ScalperConfig
 from trainables.scalper.model import ScalperModel
 from trainables.training.artifact import TrainedModel, load_model
-from trainables.training.durable import write_durably, write_json
 
 WEIGHTS, CONFIG = "models/scalper_v1.pt", "scalper_v1_config.json"
 SCALER, PICKLED_SCALER = "feature_scaler.json", "feature_scaler.pkl"

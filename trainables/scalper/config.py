@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from trainables.config import FamilyConfig
+from trainables.config import FamilyConfig, groups_named, small_network_bytes
 from trainables.features.schemas import (
     MES_BEFORE_WEEKDAY,
     MES_HIGHER,
@@ -43,10 +43,6 @@ HEAD_OUTPUTS = {
     "hybrid": {"direction": len(CLASSES), "volatility": 1, "exit": 2},
 }
 """Approach -> head -> number of outputs (SCALP-5, SCALP-6)."""
-TRAINING_COPIES = 4
-"""Float32 numbers kept per parameter: weight, gradient, two moments."""
-ACTIVATION_COPIES = 8
-"""Float32 numbers kept per unit of a row: products, norms, gates, dropout, and their gradients."""
 BATCH_NORM_ARCH = "ffn"
 
 
@@ -173,8 +169,7 @@ class ScalperConfig(FamilyConfig):
 
     def seen_groups(self) -> tuple[str, ...]:
         """Return the names of the feature groups that the model sees, in the order of `FEATURE_GROUPS`."""
-        chosen = tuple(FEATURE_GROUPS) if self.feature_groups == "all" else self.feature_groups.split("+")
-        return tuple(group for group in FEATURE_GROUPS if group in chosen)
+        return groups_named(self.feature_groups, FEATURE_GROUPS)
 
     def seen_features(self) -> tuple[str, ...]:
         """Return the names of the features that the model sees."""
@@ -201,7 +196,7 @@ class ScalperConfig(FamilyConfig):
         units = self._n_trunks() * self._units_of_a_row() * self.lookback * self.batch_size
         if self.arch == "transformer":
             units += self._n_trunks() * self.n_layers * self.n_heads * self.lookback**2 * self.batch_size
-        return 4 * (TRAINING_COPIES * self.n_parameters() + ACTIVATION_COPIES * units)
+        return small_network_bytes(self.n_parameters(), units)
 
     def forward_flops(self) -> float:
         products = float(self._trunk_products() * self.lookback)
@@ -212,9 +207,7 @@ class ScalperConfig(FamilyConfig):
     @classmethod
     def scored_lookback(cls, reach: Mapping[str, tuple[Any, ...]]) -> int:
         """Return the longest sequence that the space allows; 1 where every network sees one second only."""
-        fields = cls.model_fields
-        arch = reach.get("arch", (fields["arch"].default,))
-        return int(max(reach.get("seq_len", (fields["seq_len"].default,)))) if set(arch) != {"ffn"} else 1
+        return int(max(cls.within(reach, "seq_len"))) if set(cls.within(reach, "arch")) != {"ffn"} else 1
 
     def _n_trunks(self) -> int:
         return len(self.heads) if self.trunk == "separate" else 1
@@ -255,12 +248,7 @@ class ScalperConfig(FamilyConfig):
 
     @model_validator(mode="after")
     def _groups_are_known(self) -> ScalperConfig:
-        chosen = () if self.feature_groups == "all" else self.feature_groups.split("+")
-        if set(chosen) - set(FEATURE_GROUPS) or len(set(chosen)) < len(chosen):
-            raise ValueError(
-                f"feature_groups: expected all, or different names of {', '.join(FEATURE_GROUPS)} joined by +, "
-                f"found {self.feature_groups!r}"
-            )
+        groups_named(self.feature_groups, FEATURE_GROUPS)
         return self
 
     @model_validator(mode="after")

@@ -13,9 +13,9 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from trainables import catalogue
+from trainables.durable import write_durably, write_json
 from trainables.features.normalisers import Normaliser
 from trainables.protocol import RungReport
-from trainables.training.durable import write_durably, write_json
 
 WEIGHTS, DESCRIPTION, METRICS = "model.safetensors", "model.json", "training_metrics.json"
 

@@ -19,8 +19,8 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
+from trainables.durable import sync
 from trainables.protocol import RungReport
-from trainables.training.durable import sync
 from trainables.training.engine import EngineState
 
 TENSORS, PLACE, MANIFEST = "tensors.safetensors", "place.json", "manifest.json"

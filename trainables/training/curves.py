@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trainables.training.durable import write_durably
+from trainables.durable import write_durably
 from trainables.training.loop import StepReport
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from trainables.training.durable import write_durably
+from trainables.durable import write_durably
 from trainables.training.family import Score
 
 

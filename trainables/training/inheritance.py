@@ -14,8 +14,8 @@ import safetensors.torch
 from torch import Tensor
 
 from trainables.data.folds import FoldWindow
+from trainables.durable import write_durably
 from trainables.errors import LeakError
-from trainables.training.durable import write_durably
 
 
 def source_fold(inherit: Mapping[str, Any], fold: int, windows: Sequence[FoldWindow]) -> int | None:

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from trainables import catalogue
+from trainables.durable import sync
 from trainables.protocol import RungReport
-from trainables.training.durable import sync
 
 REPORTS, EVIDENCE, MANIFEST = "reports.json", "evidence.parquet", "manifest.json"
 FOLD_WEIGHTS = "weights.safetensors"

@@ -8,7 +8,7 @@ changes little. Requirement: ANALYSIS-6.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -16,6 +16,9 @@ from torch import Tensor
 
 from analysis.measures.flatness.average import Average, average
 from analysis.measures.flatness.hessian import Loss
+
+Step = Sequence[Tensor]
+"""What is added to each parameter."""
 
 
 def sam_sharpness(loss: Loss, parameters: Sequence[Tensor], *, radius: float = 0.05, n_steps: int = 3) -> float | None:
@@ -59,15 +62,12 @@ def random_sharpness(
     norm; vectors (biases, gains) stay. Other arguments, None and errors as in `sam_sharpness`.
     """
     _check(parameters, radius, n_directions, "n_directions")
-    before = _value(loss)
-    if before <= 0:
-        return None
     generator = torch.Generator().manual_seed(seed)
-    rises = []
-    for _ in range(n_directions):
-        with _moved(parameters, [_filter_noise(p, radius, generator, is_exact=True) for p in parameters]):
-            rises.append((_value(loss) - before) / before)
-    return average(rises)
+
+    def noise() -> Step:
+        return [_filter_noise(p, radius, generator, is_exact=True) for p in parameters]
+
+    return _mean_rise(loss, parameters, ([noise()] for _ in range(n_directions)))
 
 
 def low_pass(
@@ -81,23 +81,32 @@ def low_pass(
     arguments, None and errors as in `sam_sharpness`.
     """
     _check(parameters, sigma, n_pairs, "n_pairs")
+    generator = torch.Generator().manual_seed(seed)
+
+    def pair() -> tuple[Step, Step]:
+        noise = [_filter_noise(p, sigma, generator, is_exact=False) for p in parameters]
+        return noise, [-e for e in noise]
+
+    return _mean_rise(loss, parameters, (pair() for _ in range(n_pairs)))
+
+
+def _mean_rise(loss: Loss, parameters: Sequence[Tensor], groups: Iterable[Sequence[Step]]) -> Average | None:
+    """Return the mean over groups of steps of the relative rise, itself a mean within each group."""
     before = _value(loss)
     if before <= 0:
         return None
-    generator = torch.Generator().manual_seed(seed)
     rises = []
-    for _ in range(n_pairs):
-        noise = [_filter_noise(p, sigma, generator, is_exact=False) for p in parameters]
-        both = []
-        for sign in (1.0, -1.0):
-            with _moved(parameters, [sign * e for e in noise]):
-                both.append(_value(loss))
-        rises.append((sum(both) / 2 - before) / before)
+    for steps in groups:
+        after = []
+        for step in steps:
+            with _moved(parameters, step):
+                after.append(_value(loss))
+        rises.append((sum(after) / len(after) - before) / before)
     return average(rises)
 
 
 @contextmanager
-def _moved(parameters: Sequence[Tensor], steps: Sequence[Tensor]) -> Iterator[None]:
+def _moved(parameters: Sequence[Tensor], steps: Step) -> Iterator[None]:
     """Add the steps for the length of the block; the parameters are then what they were, bit for bit."""
     kept = [p.detach().clone() for p in parameters]
     try:

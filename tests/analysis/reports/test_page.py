@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -125,6 +126,19 @@ def test_heat_map_is_the_distance_to_the_median_complete_trial(run):
         assert ranked[n_ranked // 2 - 1] + ranked[n_ranked // 2] == pytest.approx(0.0, abs=1e-12)
 
 
+def test_a_few_bad_trials_do_not_set_the_colours_of_the_heat_map(run):
+    board = leaderboard.build(run)
+    bad = [e.trial_id for e in board.ranked[:4]]
+    worse = pl.when(pl.col("trial_id").is_in(bad)).then(pl.col("value") + 100.0).otherwise(pl.col("value"))
+    plain, spoilt = (
+        plots.fold_heat_map(board, folds, ["val_loss"]).data[0] for folds in (run.folds, run.folds.with_columns(worse))
+    )
+    assert plain.zmax == pytest.approx(3 * np.nanmedian(np.abs(np.array(plain.z, dtype=float))))
+    assert spoilt.zmax < 2 * plain.zmax
+    assert (spoilt.zmin, spoilt.zmid) == (-spoilt.zmax, 0)
+    assert spoilt.colorbar.ticktext[-1] == f"≥ {spoilt.zmax:.2g}"
+
+
 def test_command_writes_the_page_again(run, capsys):
     (run.path / "report.html").unlink()
     assert report.main([str(run.path)]) == 0
@@ -140,13 +154,19 @@ def test_command_refuses_what_is_no_run(tmp_path, capsys):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-def test_a_browser_draws_all_figures(run, tmp_path):
+def test_a_browser_draws_all_figures_and_needs_no_scrolling_at_1280_pixels(run, tmp_path):
     page.write(run)
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}"]
-    command += ["--virtual-time-budget=8000", "--dump-dom", (run.path / "report.html").resolve().as_uri()]
+    widths = "[...document.querySelectorAll('.scroll')].map(e => e.scrollWidth + '/' + e.clientWidth).join(' ')"
+    html = (run.path / "report.html").read_text(encoding="utf-8") + f"<script>document.title = {widths}</script>"
+    (tmp_path / "report.html").write_text(html, encoding="utf-8")
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'user'}"]
+    command += ["--window-size=1280,900", "--virtual-time-budget=8000", "--dump-dom"]
+    command += [(tmp_path / "report.html").resolve().as_uri()]
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     drawn = set(re.findall(r'<div class="plot js-plotly-plot" id="(\w+)"', dom))
     assert drawn == FIGURES
+    for width in re.search("<title>(.*)</title>", dom).group(1).split():
+        assert len(set(width.split("/"))) == 1
 
 
 def spoil(run_dir, function):
@@ -198,7 +218,7 @@ def test_the_page_says_how_much_of_the_best_is_luck(html):
     for words in (
         "deflated z of the lowest loss",
         "best against the median trial",
-        "35 started",
+        "34 started",
         "backtest overfitting",
     ):
         assert words in text

@@ -7,7 +7,7 @@ import pytest
 from search.command.opening import optimizer_settings
 from search.errors import SpaceError
 from search.optimizers import TABLE, Optimizer, make
-from search.settings import SearchSection
+from search.settings import SETTING_OF, SearchSection
 from tests.search.toy_search import OBJECTIVES, SMOOTH
 
 NAMES = get_args(SearchSection.model_fields["optimizer"].annotation)
@@ -18,16 +18,26 @@ def made(name: str, **settings: Any) -> Optimizer:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_n_startup_reaches_every_optimizer_that_has_it_and_no_other(name: str) -> None:
+def test_n_startup_is_a_setting_of_just_the_optimizers_that_take_it(name: str) -> None:
     search = SearchSection.model_validate({"optimizer": name, "n_startup": 7})
     assert name in TABLE
     told = optimizer_settings(search)
-    if "n_startup" in told:
+    if name in SETTING_OF["n_startup"]:
         assert told == {"n_startup": 7}
         made(name, **told)
     else:
-        with pytest.raises(SpaceError, match="n_startup"):
+        with pytest.raises(SpaceError, match=rf"search\.optimizer: {name} .* found n_startup; drop"):
             made(name, n_startup=7)
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [("random", "none"), ("tpe", "n_startup, n_candidates"), ("evolutionary_bayesian", "n_startup, n_elites, .*")],
+)
+def test_an_unknown_setting_is_refused_with_those_that_there_are(name: str, known: str) -> None:
+    words = rf"{name} refuses its settings: expected settings among {known}, found n_start; drop them"
+    with pytest.raises(SpaceError, match=words):
+        made(name, n_start=7)
 
 
 @pytest.mark.parametrize("name", NAMES)

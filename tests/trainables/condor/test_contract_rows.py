@@ -11,7 +11,6 @@ from tests.trainables.data.chains import chain_columns
 from tests.trainables.features.market_fixture import make_market
 from trainables.condor.config import CondorConfig
 from trainables.condor.trainable import FAMILY
-from trainables.data import shared
 from trainables.data.config import ChainConfig, DataConfig, FoldsConfig
 from trainables.data.folds import FoldWindow, fold_rows
 from trainables.data.windows import gather, history_length
@@ -20,6 +19,8 @@ from trainables.features.settings import FeatureSettings
 
 DAY = 86_400 * 10**9
 TINY = {"d_model": 8, "n_layers": 1, "headdim": 4, "d_state": 2, "lookback": 5, "batch_size": 8}
+
+pytestmark = pytest.mark.usefixtures("shared_market")
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +40,6 @@ def data(tmp_path_factory, market):
     path = tmp_path_factory.mktemp("chain") / "c.parquet"
     pq.write_table(pa.table(columns).filter(pa.array(kept)), path)
     return DataConfig(chain=ChainConfig(path=str(path), max_age_minutes=600.0))
-
-
-@pytest.fixture(autouse=True)
-def _market(monkeypatch, market):
-    monkeypatch.setattr(shared, "market", lambda data, folds: market)
 
 
 def dataset(tmp_path, data, axis, **fields):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.trainables.condor import test_config
 from trainables.condor.config import CondorConfig
 from trainables.condor.losses import target_names, training_loss
 from trainables.condor.model import (
@@ -18,18 +19,7 @@ from trainables.condor.model import (
     trajectory_scale,
 )
 
-TINY = {
-    "d_model": 16,
-    "n_layers": 4,
-    "headdim": 8,
-    "d_state": 4,
-    "lookback": 13,
-    "vga_heads": 2,
-    "gru_hidden": 8,
-    "diffusion_hidden": 8,
-    "trajectory_sessions": 5,
-    "dropout": 0.0,
-}
+TINY = {**test_config.TINY, "dropout": 0.0}
 FEATURES = CondorConfig().seen_features()
 
 

@@ -1,13 +1,11 @@
 """The condor family on a synthetic market, and on the bars of the arch package."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import scoringrules
 import torch
 
-from tests.trainables.features.market_fixture import make_market
+from tests.trainables.features.market_fixture import changed_from, make_market
 from trainables.catalogue import family
 from trainables.condor import trainable
 from trainables.condor.config import CondorConfig
@@ -23,15 +21,12 @@ TINY = {"d_model": 8, "n_layers": 1, "headdim": 4, "d_state": 2, "lookback": 6, 
 DATA, FOLDS = DataConfig(), FoldsConfig()
 ALL_SCHEMAS = {"feature_schema": (24, 32, 52), "momentum_n": (5, 50)}
 
+pytestmark = pytest.mark.usefixtures("shared_market")
+
 
 @pytest.fixture(scope="module")
 def market():
     return make_market(sessions=430, per_session=1, bar_seconds=23_400)
-
-
-@pytest.fixture(autouse=True)
-def _market(monkeypatch, market):
-    monkeypatch.setattr(shared, "market", lambda data, folds: market)
 
 
 def dataset(tmp_path, reach=ALL_SCHEMAS, **fields):
@@ -113,13 +108,7 @@ def test_what_is_predicted_may_not_vary_in_a_search(tmp_path, name):
 def test_later_bars_change_no_earlier_feature_nor_finished_label(tmp_path, market, monkeypatch):
     before = dataset(tmp_path / "one")[1]
     cut = 380
-    late = np.arange(len(market)) >= cut
-    other = {
-        name: np.where(late, getattr(market, name) * 1.3, getattr(market, name))
-        for name in ("open", "high", "low", "close")
-    }
-    changed = replace(market, **other, snapshot="changed")
-    monkeypatch.setattr(shared, "market", lambda data, folds: changed)
+    monkeypatch.setattr(shared, "market", lambda data, folds: changed_from(market, cut))
     after = dataset(tmp_path / "two")[1]
     np.testing.assert_array_equal(after.features[:cut], before.features[:cut])
     known = before.label_end < market.known_time[cut]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from trainables.data.market import Market
@@ -83,3 +85,10 @@ def make_market(
         marks={},
         snapshot="synthetic",
     )
+
+
+def changed_from(market: Market, row: int) -> Market:
+    """Return the market with other prices from a row on: what was known before it must not see them."""
+    factor = np.where(np.arange(len(market)) >= row, 1.3, 1.0)
+    prices = {name: getattr(market, name) * factor for name in ("open", "high", "low", "close")}
+    return replace(market, **prices, snapshot="changed")

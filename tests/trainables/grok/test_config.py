@@ -1,8 +1,6 @@
 """The genes of the grok space, their rules, and sizes without a model."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -10,6 +8,7 @@ from pydantic import ValidationError
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.trainables.saved_bytes import saved_bytes
 from trainables.features.schemas import NQ
 from trainables.grok import sizes
 from trainables.grok.config import CONTEXT, FEATURE_GROUPS, HORIZON_MINUTES, LEVELS, GrokConfig
@@ -17,19 +16,6 @@ from trainables.grok.model import GrokModel
 
 COLUMNS = (*NQ, *CONTEXT)
 TINY = {"d_model": 16, "n_heads": 2, "n_blocks": 2, "window_bars": 33, "batch_size": 4}
-
-
-def test_every_field_says_what_it_is():
-    assert all(field.description for field in GrokConfig.model_fields.values())
-
-
-def test_config_and_sizes_import_no_torch():
-    code = (
-        "import sys, trainables.grok.config as c; c.GrokConfig().memory_bytes(); "
-        "print([m for m in ('torch', 'numpy', 'scipy') if m in sys.modules])"
-    )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
 
 
 @pytest.mark.requirement("GROK-1")
@@ -90,23 +76,11 @@ def test_operations_are_those_that_torch_counts(switches):
 
 @pytest.mark.parametrize("switches", [{}, {"ffn_mult": 2}, {"n_blocks": 4}, {"window_bars": 120}], ids=str)
 def test_memory_is_near_what_autograd_keeps(switches):
-    """Bytes that autograd saves for the backward pass, counted once per storage, against the estimate."""
     config = GrokConfig(**{**TINY, "d_model": 64, "n_heads": 4, "grad_checkpoint": False, **switches})
-    model = GrokModel(config, COLUMNS)
-    kept: dict[int, int] = {}
-
-    def note(tensor):
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
     windows = torch.zeros(4, config.window_bars, len(COLUMNS))
     windows[..., -1] = 1
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        outputs = model(windows)
-    weights = sum(p.untyped_storage().nbytes() for p in model.parameters())
-    estimated = config.memory_bytes() - 16 * config.n_parameters()
-    assert outputs["quantiles"].requires_grad
-    assert estimated == pytest.approx(sum(kept.values()) - weights, rel=0.25)
+    measured = saved_bytes(GrokModel(config, COLUMNS), windows, "quantiles")
+    assert config.memory_bytes() - 16 * config.n_parameters() == pytest.approx(measured, rel=0.25)
 
 
 @pytest.mark.requirement("GROK-9")

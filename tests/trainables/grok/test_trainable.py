@@ -11,6 +11,7 @@ import scoringrules
 import torch
 from scipy.stats import spearmanr
 
+from tests.trainables.features.market_fixture import changed_from
 from trainables.catalogue import family
 from trainables.data import shared
 from trainables.data.config import DataConfig, FoldsConfig, SyntheticConfig
@@ -59,15 +60,12 @@ TINY = {
 }
 REACH = {"sma_windows": ("2,4,8,12,16,20", "5,10,20,30,40,50"), "window_bars": (32, 64)}
 
+pytestmark = pytest.mark.usefixtures("shared_market")
+
 
 @pytest.fixture(scope="module")
 def market():
     return load_market(DATA, FOLDS)
-
-
-@pytest.fixture(autouse=True)
-def _market(monkeypatch, market):
-    monkeypatch.setattr(shared, "market", lambda data, folds: market)
 
 
 def dataset(folder, reach=REACH, **fields):
@@ -131,12 +129,7 @@ def test_usable_rows_have_a_horizon_and_may_lack_others(tmp_path):
 def test_later_bars_change_nothing_before(tmp_path, market, monkeypatch):
     before = dataset(tmp_path / "one")[1]
     cut = 10_000
-    late = np.arange(len(market)) >= cut
-    prices = {
-        name: np.where(late, getattr(market, name) * 1.3, getattr(market, name))
-        for name in ("open", "high", "low", "close")
-    }
-    monkeypatch.setattr(shared, "market", lambda data, folds: replace(market, **prices, snapshot="changed"))
+    monkeypatch.setattr(shared, "market", lambda data, folds: changed_from(market, cut))
     after = dataset(tmp_path / "two")[1]
     np.testing.assert_array_equal(after.features[:cut], before.features[:cut])
     settled = before.label_end < market.known_time[cut]

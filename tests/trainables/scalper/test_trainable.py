@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
+from tests.trainables.features.market_fixture import changed_from
 from tests.trainables.scalper.markets import FOLDS, folds, section
 from trainables.catalogue import family
 from trainables.data import shared
@@ -113,11 +113,7 @@ def test_sequences_end_at_the_second_of_decision_and_labels_begin_after_it(store
     market = load_market(DATA, folds())
     move = (market.close[row + config.horizon_s] - market.close[row]) / config.tick
     assert data.targets[row, NAMES.index("move_ticks")] == pytest.approx(move, abs=1e-4)
-    later = np.arange(len(market)) > row
-    prices = {
-        n: np.where(later, getattr(market, n) * 1.5, getattr(market, n)) for n in ("open", "high", "low", "close")
-    }
-    monkeypatch.setattr(shared, "market", lambda data, folds: replace(market, **prices, snapshot="changed"))
+    monkeypatch.setattr(shared, "market", lambda data, folds: changed_from(market, row + 1))
     _, changed = dataset(tmp_path, arch="gru", seq_len=20)
     np.testing.assert_array_equal(changed.features[: row + 1], data.features[: row + 1])
     assert changed.targets[row, NAMES.index("move_ticks")] != data.targets[row, NAMES.index("move_ticks")]
