@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -191,10 +190,10 @@ def main() -> int:
     if tables is None:
         print(f"epoch_quality: skipped: expected a folder with tasks.py, found {chosen.tables}; give --tables")
         return 0
-    if missing := peers_ask_tell.what_to_install(re.split("[,@]", chosen.searches)):
+    try:
+        print(json.dumps(run(tables, chosen)))
+    except peers_ask_tell.PeerMissing as missing:
         print(f"epoch_quality: skipped: {missing}")
-        return 0
-    print(json.dumps(run(tables, chosen)))
     return 0
 
 

@@ -8,8 +8,8 @@ interpreter then runs search_quality.py and epoch_quality.py:
     pip install smac 'DEHB<0.1.2'
     pip install torch gpytorch catboost disjoint-set GPy 'pymoo<0.6.1.6' && pip install --no-deps HEBO
 
-From 0.6.1.6 on pymoo, which searches for HEBO, draws a seed of its own: no search could be repeated. DEHB 0.1.2 asks for
-an older numpy than the rest.
+From 0.6.1.6 on pymoo, which searches for HEBO, draws a seed of its own: no search could be repeated. DEHB 0.1.2 asks
+for an older numpy than the rest.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import redirect_stdout
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -36,13 +36,15 @@ PACKAGES: Mapping[str, tuple[str, str]] = {
 """The module of a peer, and what pip is to install for it."""
 
 
-def what_to_install(names: Iterable[str]) -> str | None:
-    """Return one line on the first named peer whose package is absent; None where nothing is missing."""
-    for name in names:
-        module, packages = PACKAGES.get(name, (None, ""))
-        if module and importlib.util.find_spec(module) is None:
-            return f"{name}: expected the package {module}, found none; pip install {packages} (see {__name__})"
-    return None
+class PeerMissing(ImportError):
+    """A search by a peer whose package is not there; says in one line what to install."""
+
+
+def require(name: str) -> None:
+    """Raise `PeerMissing` where the package of a peer is absent."""
+    module, packages = PACKAGES[name]
+    if importlib.util.find_spec(module) is None:
+        raise PeerMissing(f"{name}: expected the package {module}, found none; pip install {packages} (see {__name__})")
 
 
 def configuration_space(task: Any, seed: int) -> Any:
@@ -105,6 +107,7 @@ PEERS: Mapping[str, Callable[[Any, int, int], Turns]] = {"smac": smac, "hebo": h
 
 def search_by_turns(name: str, task: Any, n_trials: int, seed: int) -> tuple[list[float], float]:
     """Return the best value after each trial, one at a time, and CPU seconds of the peer."""
+    require(name)
     turns = PEERS[name](task, n_trials, seed)
     best, curve, seconds, value = float("inf"), [], 0.0, None
     for _ in range(n_trials):

@@ -12,7 +12,7 @@ from contextlib import redirect_stdout
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.peers_ask_tell import configuration_space
+from benchmarks.peers_ask_tell import configuration_space, require
 from benchmarks.search_quality import space_of
 
 Turns = Generator[tuple[dict[str, Any], int], float | None, None]
@@ -82,6 +82,7 @@ def search_by_turns(name: str, task: Any, budget: float, seed: int) -> tuple[lis
 
     A config that was trained before pays what it adds.
     """
+    require(name)
     turns = PEERS[name](task, budget, seed)
     trained: dict[frozenset[tuple[str, Any]], int] = {}
     spent, best, curve, n_decisions, value = 0.0, float("inf"), [], 0, None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -27,24 +28,35 @@ def test_every_peer_names_its_package() -> None:
     assert set(peers_ask_tell.PACKAGES) == {*peers_ask_tell.PEERS, *peers_by_epochs.PEERS}
 
 
-@pytest.mark.parametrize(("benchmark", "option"), [(search_quality, "--optimizers"), (epoch_quality, "--searches")])
 @pytest.mark.parametrize("name", sorted(peers_ask_tell.PACKAGES))
-def test_a_peer_without_its_package_says_in_one_line_what_to_install(
-    benchmark: object,
-    option: str,
-    name: str,
+def test_a_peer_without_its_package_says_what_to_install(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = peers_ask_tell.PACKAGES[name][0]
+    monkeypatch.setitem(sys.modules, module, None)
+    search = (peers_ask_tell if name in peers_ask_tell.PEERS else peers_by_epochs).search_by_turns
+    with pytest.raises(ImportError, match=f"{name}: expected the package {module}, found none; pip install "):
+        search(name, None, 1, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "options"), [(search_quality, ("--optimizers", "smac")), (epoch_quality, ("--searches", "dehb"))]
+)
+def test_a_benchmark_says_it_in_one_line(
+    benchmark: ModuleType,
+    options: tuple[str, str],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
 ) -> None:
-    (tmp_path / "tasks.py").write_text("TASKS = ()\n")
+    def run(tables: object, chosen: object) -> None:
+        peers_ask_tell.require(options[1])
+
     for module, _ in peers_ask_tell.PACKAGES.values():
         monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.setattr(sys, "argv", ["", "--tables", str(tmp_path), option, f"random,{name}@3"])
+    monkeypatch.setattr(benchmark, "tables_of", lambda folder: "tables")
+    monkeypatch.setattr(benchmark, "run", run)
+    monkeypatch.setattr(sys, "argv", ["", *options])
     assert benchmark.main() == 0
     (line,) = capsys.readouterr().out.splitlines()
-    assert f"skipped: {name}: expected the package" in line
-    assert "pip install" in line
+    assert f"skipped: {options[1]}: expected the package" in line
 
 
 class Bowl:
@@ -65,6 +77,7 @@ def test_curve_holds_the_best_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
             told.append((yield {"x": x, "n": 1}))
 
     monkeypatch.setattr(peers_ask_tell, "PEERS", {"grid": grid})
+    monkeypatch.setattr(peers_ask_tell, "require", lambda name: None)
     curve, seconds = peers_ask_tell.search_by_turns("grid", Bowl(), 3, seed=0)
     assert curve == [-7.75, -8.0, -8.0]
     assert told == [-7.75, -8.0]
@@ -77,6 +90,7 @@ def test_a_config_that_goes_on_pays_what_it_adds(monkeypatch: pytest.MonkeyPatch
             yield {"x": x, "n": 1}, epochs
 
     monkeypatch.setattr(peers_by_epochs, "PEERS", {"halving": halving})
+    monkeypatch.setattr(peers_by_epochs, "require", lambda name: None)
     curve, _ = peers_by_epochs.search_by_turns("halving", Bowl(), 2.2, seed=0)
     assert [value for _, value in curve] == [-8.0, -8.0]
     assert [spent for spent, _ in curve] == pytest.approx([12 / 9, 21 / 9])
