@@ -38,7 +38,7 @@ class FoldEffects:
     chance: Floats
 
     def worth(self, losses: Floats) -> tuple[Floats, Floats]:
-        """Return the mean of the known folds' losses less their effects, by what they tell, and its variance, (m,) each.
+        """Return the weighted mean of losses less effects over the folds seen, and its variance, (m,) each.
 
         Args:
             losses: (m, n_folds), NaN for folds that a trial did not see.

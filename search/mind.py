@@ -21,7 +21,6 @@ from search.stopping.whole_search import WholeSearch
 from search.trial import Config, Decision, Observation, Trial, TrialState
 from search.unlocking import Unlocking
 
-
 AFTER: Mapping[Decision, tuple[TrialState, str | None]] = {
     Decision.CONTINUE: (TrialState.RUNNING, None),
     Decision.PAUSE: (TrialState.PAUSED, "set aside by "),
@@ -184,7 +183,11 @@ class Mind:
             return Decision.STOP, TrialState.COMPLETE, ""
         decision = self._rule.decide(heard)
         state, verb = AFTER[decision]
-        return decision, state, f"{verb}{named(charter.stopping)[0]} at rung {observation.rung}" if verb is not None else ""
+        return (
+            decision,
+            state,
+            f"{verb}{named(charter.stopping)[0]} at rung {observation.rung}" if verb is not None else "",
+        )
 
     def _weighed(self, prior: Trial) -> Trial:
         """Return a trial of an earlier search as the constraints of this one see it."""

@@ -71,6 +71,8 @@ class FoldRacing(StrictModel):
     """Standard errors of a whole ladder by which a trial must be better than the leaders to be worth keeping."""
     spending: float = Field(default=1.0, gt=0)
     """Power of the share of alpha that is spent by each look: 1 evenly, 3 keeps most for late looks."""
+    best_first: bool = True
+    """Set trials aside after each fold for what promises more; no: every trial goes on until a test drops it."""
 
 
 class Predicted(StrictModel):

@@ -106,7 +106,7 @@ class Valuation:
             scored = {f: o.n_scored for t in self._folded.values() for f, o in t.by_fold().items()}
             layout = fold_effects.fit(fold_effects.matrix(rows, 1 + max(map(max, rows), default=-1)))
             seen = np.flatnonzero(~np.isnan(layout.effects))
-            weights = np.array([float(scored[fold]) for fold in seen])
+            weights = np.array([float(scored[int(fold)]) for fold in seen])
             level = float(np.average(layout.effects[seen], weights=weights)) if weights.sum() > 0 else 0.0
             self._layouts[objective.metric] = layout, level
         return self._layouts[objective.metric]

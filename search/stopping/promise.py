@@ -1,42 +1,46 @@
-"""Which trial deserves the next fold: expected improvement on the best complete trial per fold that it will cost.
+"""What the next fold of each trial promises: expected improvement on the best complete trial per fold that it costs.
 
-A trial's worth is normal: what its folds say (`search.fold_effects`), shrunk towards trials that were proposed about
-the same time. A trial that is not proposed yet is like the newest ones. Someone who looks at a trial after one more
-fold goes on only where that looks good, so the cost is one fold and, by the chance of being better, the rest.
+A trial's worth is normal: what its folds say (`search.fold_effects`), shrunk towards those of trials that were proposed
+about the same time. A trial that is not proposed yet is like the newest ones. Whoever looks at a trial after one more
+fold goes on only if that looks good; so the cost is one fold and, by the chance of being better, the rest of them.
+
+Expected improvement: Jones, Schonlau & Welch (1998), J. Global Optim. 13, equation 15.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import ndtr
 
 from search import fold_effects
-from search.fold_effects import FoldEffects, Floats
+from search.fold_effects import Floats
 
 NEWEST = 256
-"""Trials that the layout is fitted to, the newest ones: a bound on the cost of a report."""
+"""Trials that are looked at, those that reported last: a bound on the cost of a report."""
 REACH = 10
 """Trials proposed before and after one that its worth is shrunk to."""
+LEAST_SPREAD = 0.02
+"""Least variance of worths, as a share of that of what the folds say: nobody's promise is certain."""
 
 
-class Promise(NamedTuple):
-    """What is known of the trials with folds, in order of number.
+@dataclass(frozen=True, slots=True)
+class Promises:
+    """Expected improvement per fold.
 
     Attributes:
-        numbers: (n,) of the trials.
-        gains: (n,) expected improvement per fold; 0 for complete ones.
+        of: Number of a trial -> its promise, 0 for a complete one.
         fresh: That of a trial to come.
     """
 
-    numbers: Floats
-    gains: Floats
+    of: Mapping[int, float]
     fresh: float
 
 
-class Field:
-    """Losses by fold of the newest trials.
+class Outlook:
+    """Losses by fold of the newest trials, and what they promise.
 
     Args:
         n_folds: Of a complete trial.
@@ -45,70 +49,72 @@ class Field:
     def __init__(self, n_folds: int) -> None:
         self._n_folds = n_folds
         self._losses: dict[int, Floats] = {}
-        self._promise: Promise | None = None
-        self._is_fresh = False
+        self._known: Promises | None = None
+        self._is_stale = True
 
     def take_in(self, number: int, losses: Floats) -> None:
-        """Take in the losses of a trial's complete folds."""
+        """Take in the losses of a trial's complete folds, the first ones of the ladder."""
         self._losses.pop(number, None)
         self._losses[number] = losses
         while len(self._losses) > NEWEST:
             del self._losses[next(iter(self._losses))]
-        self._is_fresh = False
+        self._is_stale = True
 
     def remove(self, number: int) -> None:
+        """Forget a trial: what it lost says nothing any more."""
         self._losses.pop(number, None)
-        self._is_fresh = False
+        self._is_stale = True
 
-    def promise(self, extra: tuple[int, Floats] | None = None) -> Promise | None:
-        """Return it; None while too little is known."""
-        if extra is not None:
-            return self._found({**self._losses, extra[0]: extra[1]})
-        if not self._is_fresh:
-            self._promise, self._is_fresh = self._found(self._losses), True
-        return self._promise
+    def promises(self) -> Promises | None:
+        """Return what is promised; None while too few trials have several folds."""
+        if self._is_stale:
+            self._known, self._is_stale = self._found(self._losses), False
+        return self._known
 
-    def _found(self, of: dict[int, Floats]) -> Promise | None:
-        if not of:
+    def promises_with(self, number: int, losses: Floats) -> Promises | None:
+        """Return what is promised with the newest losses of one trial, which were not taken in yet."""
+        return self._found({**self._losses, number: losses})
+
+    def _found(self, losses: Mapping[int, Floats]) -> Promises | None:
+        if not losses:
             return None
-        numbers = np.array(sorted(of))
-        losses = np.full((len(numbers), self._n_folds), np.nan)
-        for row, number in zip(losses, numbers, strict=True):
-            row[: len(of[number])] = of[number]
-        layout = fold_effects.fit(losses)
+        numbers = sorted(losses)
+        table = np.full((len(numbers), self._n_folds), np.nan)
+        for row, number in zip(table, numbers, strict=True):
+            row[: len(losses[number])] = losses[number]
+        layout = fold_effects.fit(table)
         if not layout.is_known:
             return None
-        counts = (~np.isnan(losses)).sum(axis=1)
-        mean, variance, (base, spread) = self._shrunk(*layout.worth(losses))
-        left = self._n_folds - counts
-        complete = left == 0
-        best = mean[complete].min() if complete.any() else base
-        deviation = np.sqrt(variance)
-        gains = np.where(complete, 0.0, _improvement(best - mean, deviation) / _cost(best - mean, deviation, left))
-        fresh = _improvement(best - base, spread) / _cost(best - base, spread, np.array(self._n_folds))
-        import os
-        kappa = float(os.environ.get("KAPPA", "1"))
-        return Promise(numbers, gains, kappa * float(fresh))
-
-    def _shrunk(self, rest: Floats, variances: Floats) -> tuple[Floats, Floats, tuple[Floats, Floats]]:
-        """Return mean and variance of each worth, and mean and deviation of the newest ones' worths."""
-        n = len(rest)
-        weights = 1 / variances
-        sums = [np.concatenate([[0.0], np.cumsum(a)]) for a in (np.ones(n), rest, rest**2, variances)]
-        low = np.maximum(np.arange(n + 1) - REACH, 0)
-        high = np.minimum(np.arange(n + 1) + REACH, n)
-        count, first, second, noise = (s[high] - s[low] for s in sums)
-        centre = first / count
-        spread = np.maximum(second / count - centre**2 - noise / count, 0.02 * noise / count)
-        precision = weights + 1 / spread[:-1]
-        mean = (weights * rest + centre[:-1] / spread[:-1]) / precision
-        return mean, 1 / precision, (centre[-1], np.sqrt(spread[-1]))
+        mean, variance, (usual, spread) = _shrunk(*layout.worth(table))
+        left = np.count_nonzero(np.isnan(table), axis=1)
+        is_complete = left == 0
+        best = mean[is_complete].min() if is_complete.any() else usual
+        found = np.where(is_complete, 0.0, _gain_per_fold(best - mean, np.sqrt(variance), left))
+        fresh = _gain_per_fold(np.array([best - usual]), np.array([spread]), np.array([self._n_folds]))
+        return Promises(dict(zip(numbers, found.tolist(), strict=True)), float(fresh[0]))
 
 
-def _improvement(gap: Floats, deviation: Floats) -> Floats:
+def _shrunk(worths: Floats, variances: Floats) -> tuple[Floats, Floats, tuple[float, float]]:
+    """Return mean and variance of each worth by itself and its neighbours, and mean and deviation of the newest ones.
+
+    Args:
+        worths: (n,) in order of proposal.
+        variances: (n,) of what the folds say of each.
+    """
+    n = len(worths)
+    ends = np.arange(n + 1)
+    low, high = np.maximum(ends - REACH, 0), np.minimum(ends + REACH, n)
+    sums = [np.concatenate([[0.0], np.cumsum(terms)]) for terms in (worths, worths**2, variances)]
+    first, second, noise = ((total[high] - total[low]) / (high - low) for total in sums)
+    spread = np.maximum(second - first**2 - noise, LEAST_SPREAD * noise)
+    precision = 1 / variances + 1 / spread[:-1]
+    mean = (worths / variances + first[:-1] / spread[:-1]) / precision
+    return mean, 1 / precision, (float(first[-1]), float(np.sqrt(spread[-1])))
+
+
+def _gain_per_fold(gap: Floats, deviation: Floats, left: Floats) -> Floats:
+    """Return the expected improvement of worths that lie below the best by a normal gap, over the folds expected."""
     z = gap / deviation
-    return deviation * (np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi) + z * ndtr(z))
-
-
-def _cost(gap: Floats, deviation: Floats, left: Floats) -> Floats:
-    return 1 + ndtr(gap / deviation) * np.maximum(left - 1, 0)
+    chance = ndtr(z)
+    gain = deviation * np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi) + gap * chance
+    return np.asarray(gain / (1 + chance * np.maximum(left - 1, 0)))
