@@ -90,9 +90,9 @@ class Valuation:
         if not own:
             newest = trial.observations[-1]
             return loss - self._effect((newest.fold, newest.share), objective), 0.0
-        if trial.state is TrialState.COMPLETE and len(own) < 2:
-            return loss, 0.0
         layout, level = self._layout(objective)
+        if trial.state is TrialState.COMPLETE and (len(own) < 2 or not layout.is_known):
+            return loss, 0.0
         if len(layout.effects) <= max(own):
             return loss, np.nan
         worth, variance = layout.worth(fold_effects.matrix([own], len(layout.effects)))
