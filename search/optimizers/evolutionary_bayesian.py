@@ -22,6 +22,7 @@ from search.optimizers import Proposal
 from search.optimizers.experience import Experience
 from search.optimizers.gaussian_process import Prior
 from search.optimizers.genome import Array, Genome
+from search.optimizers.one_thread import one_thread
 from search.optimizers.scalarisation import drawn_weights
 from search.optimizers.surrogate import VIEWS, Screen, Surrogate
 from search.optimizers.valuation import FIRST_STRENGTH
@@ -54,7 +55,7 @@ class Settings:
     n_startup: int = 4
     n_elites: int = 16
     tournament: int = 3
-    n_candidates: int = 300
+    n_candidates: int = 800
     rounds: int = 6
     n_bred_on: int = 10
     mutation_rate: float = 0.25
@@ -94,6 +95,7 @@ class EvolutionaryBayesian:
     def tell(self, trial: Trial) -> None:
         self._experience.tell(trial)
 
+    @one_thread
     def ask(self, number: int, seed: int) -> Proposal:
         rng = np.random.default_rng(seed)
         if self._experience.n_valued < self.settings.n_startup or self.genome.n_genes == 0:

@@ -27,6 +27,7 @@ from search.optimizers.gaussian_process import (
     squared_distances,
 )
 from search.optimizers.genome import Array, Genome
+from search.optimizers.one_thread import one_thread
 from search.optimizers.scalarisation import scalarised
 from search.trial import Trial
 
@@ -164,6 +165,7 @@ class Surrogate:
         best = float(means[is_end].min() if is_end.any() else means.min())
         return Screen(self.genome, process, self._failures(mark), newest, means, best, explains)
 
+    @one_thread
     def forecast(self, trial: Trial, *, view: str, weights: Array) -> Forecast:
         """Return what a running trial will be worth, by its newest observation, which was not told, and all others.
 
