@@ -107,19 +107,20 @@ def measure(
 
 
 def run(study: Study, batch: int) -> int:
-    """Run up to `batch` trials side by side until the study has stopped each of them; return their number."""
+    """Run up to `batch` trials side by side until the study has stopped or paused each of them; return their number."""
     with study.together() if batch > 1 else nullcontext():
         trials = [trial for _ in range(batch) if (trial := study.next()) is not None]
         running = [(trial, study.started(trial.trial_id)) for trial in trials]
-    rung = 0
+    n_told = 0
     while running:
         with study.together() if batch > 1 else nullcontext():
             running = [
                 (trial, attempt)
                 for trial, attempt in running
-                if study.observe(trial.trial_id, report(trial, rung), attempt) is Decision.CONTINUE
+                if study.observe(trial.trial_id, report(trial, len(trial.observations) + n_told), attempt)
+                is Decision.CONTINUE
             ]
-        rung += 1
+        n_told += 1
     return len(trials)
 
 
