@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,7 +11,7 @@ from search import optimizers, stopping
 from search.charter import Charter, named
 from search.errors import ProtocolError
 from search.history import ENQUEUED, PROPOSED, STARTED, History
-from search.journal import Event, to_json
+from search.journal import Event, through_json, to_json
 from search.lineage import inherited_from
 from search.objective import Objective
 from search.optimizers import Proposal
@@ -54,6 +53,8 @@ class Mind:
         self._rule = stopping.make(
             name, space=charter.space, objectives=charter.objectives, ladder=charter.ladder, **settings
         )
+        self._pausing = self._rule if isinstance(self._rule, stopping.PausingRule) else None
+        self._watched = [Objective(m) for m in dict.fromkeys((*(o.metric for o in charter.objectives), "val_loss"))]
         self._held_back: dict[int, Trial] = {}
         self._whole = WholeSearch(charter.objectives[0], **charter.limits)
         self._unlocking = Unlocking(**charter.unlock) if charter.unlock else None
@@ -112,7 +113,7 @@ class Mind:
         Args:
             is_last: Whether nothing new can be proposed now.
         """
-        return self._rule.resume(is_last=is_last) if isinstance(self._rule, stopping.PausingRule) else None
+        return None if self._pausing is None else self._pausing.resume(is_last=is_last)
 
     def propose(self) -> Trial:
         """Return the trial that comes next: a pure function of the events so far.
@@ -126,7 +127,7 @@ class Mind:
         else:
             proposal = self._optimizer.ask(number, seed_for(charter.seed, "ask", number))
         admitted = proposal.config if self._unlocking is None else self._unlocking.admitted(proposal.config)
-        config = json.loads(to_json(dict(admitted)))
+        config = through_json(dict(admitted))[1]
         wrong = charter.space.problems(config)
         if wrong:
             raise ProtocolError(f"{type(self._optimizer).__name__}: proposed a config outside the space: {wrong[0]}")
@@ -141,7 +142,7 @@ class Mind:
             generation=generation,
             parents=proposal.parents,
             seed=self._training_seed(config),
-            note=json.loads(to_json(dict(proposal.note))),
+            note=through_json(dict(proposal.note))[1],
             inherit=self._inherit(proposal),
         )
 
@@ -166,8 +167,7 @@ class Mind:
     def judge(self, trial: Trial, observation: Observation) -> tuple[Decision, TrialState, str]:
         """Return decision, new state and reason for a new observation: a pure function of the events so far."""
         charter = self.charter
-        watched = dict.fromkeys((*(o.metric for o in charter.objectives), "val_loss"))
-        broken = [m for m in watched if Objective(m).is_broken_by(observation)]
+        broken = [o.metric for o in self._watched if o.is_broken_by(observation)]
         if broken:
             found = ", ".join(f"{metric} is {observation.metrics[metric]}" for metric in broken)
             return Decision.STOP, TrialState.DIVERGED, f"{found} at rung {observation.rung} (fold {observation.fold})"
@@ -183,11 +183,8 @@ class Mind:
             return Decision.STOP, TrialState.COMPLETE, ""
         decision = self._rule.decide(heard)
         state, verb = AFTER[decision]
-        return (
-            decision,
-            state,
-            f"{verb}{named(charter.stopping)[0]} at rung {observation.rung}" if verb is not None else "",
-        )
+        reason = "" if verb is None else f"{verb}{named(charter.stopping)[0]} at rung {observation.rung}"
+        return decision, state, reason
 
     def _weighed(self, prior: Trial) -> Trial:
         """Return a trial of an earlier search as the constraints of this one see it."""

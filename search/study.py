@@ -388,7 +388,7 @@ class Study:
 
     def _check_rung(self, trial: Trial, observation: Observation) -> None:
         expected = self.charter.ladder[len(trial.observations)]
-        found = Rung(index=observation.rung, fold=observation.fold, share=observation.share)
-        if found != expected:
+        if (observation.rung, observation.fold, observation.share) != (expected.index, expected.fold, expected.share):
+            found = Rung(index=observation.rung, fold=observation.fold, share=observation.share)
             wanted, had = (f"rung {r.index} (fold {r.fold}, share {r.share:g})" for r in (expected, found))
             raise ProtocolError(f"{trial.trial_id}: expected a report of {wanted}, found one of {had}")

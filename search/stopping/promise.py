@@ -16,7 +16,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from search import fold_effects
-from search.fold_effects import Floats
+from search.fold_effects import Floats, FoldEffects
 
 NEWEST = 256
 """Trials that are looked at, those that reported last: a bound on the cost of a report."""
@@ -49,16 +49,25 @@ class Outlook:
     def __init__(self, n_folds: int) -> None:
         self._n_folds = n_folds
         self._losses: dict[int, Floats] = {}
+        self._layout: FoldEffects | None = None
+        self._n_new = 0
         self._known: Promises | None = None
         self._is_stale = True
 
     def take_in(self, number: int, losses: Floats) -> None:
-        """Take in the losses of a trial's complete folds, the first ones of the ladder."""
+        """Take in the losses of a trial's complete folds, the first ones of the ladder.
+
+        Variances are fitted anew when an eighth of the trials has reported since, effects at every question.
+        """
         self._losses.pop(number, None)
         self._losses[number] = losses
         while len(self._losses) > NEWEST:
             del self._losses[next(iter(self._losses))]
         self._is_stale = True
+        self._n_new += 1
+        if self._n_new >= len(self._losses) / 8:
+            self._n_new = 0
+            self._layout = fold_effects.fit(self._table(self._losses))
 
     def remove(self, number: int) -> None:
         """Forget a trial: what it lost says nothing any more."""
@@ -76,22 +85,24 @@ class Outlook:
         return self._found({**self._losses, number: losses})
 
     def _found(self, losses: Mapping[int, Floats]) -> Promises | None:
-        if not losses:
+        if not losses or self._layout is None or not self._layout.is_known:
             return None
-        numbers = sorted(losses)
-        table = np.full((len(numbers), self._n_folds), np.nan)
-        for row, number in zip(table, numbers, strict=True):
-            row[: len(losses[number])] = losses[number]
-        layout = fold_effects.fit(table)
-        if not layout.is_known:
-            return None
+        table = self._table(losses)
+        layout = fold_effects.refit(table, self._layout)
         mean, variance, (usual, spread) = _shrunk(*layout.worth(table))
         left = np.count_nonzero(np.isnan(table), axis=1)
         is_complete = left == 0
         best = mean[is_complete].min() if is_complete.any() else usual
         found = np.where(is_complete, 0.0, _gain_per_fold(best - mean, np.sqrt(variance), left))
         fresh = _gain_per_fold(np.array([best - usual]), np.array([spread]), np.array([self._n_folds]))
-        return Promises(dict(zip(numbers, found.tolist(), strict=True)), float(fresh[0]))
+        return Promises(dict(zip(sorted(losses), found.tolist(), strict=True)), float(fresh[0]))
+
+    def _table(self, losses: Mapping[int, Floats]) -> Floats:
+        """Return (n, n_folds) losses in order of number, NaN where a trial has none."""
+        table = np.full((len(losses), self._n_folds), np.nan)
+        for row, number in zip(table, sorted(losses), strict=True):
+            row[: len(losses[number])] = losses[number]
+        return table
 
 
 def _shrunk(worths: Floats, variances: Floats) -> tuple[Floats, Floats, tuple[float, float]]:

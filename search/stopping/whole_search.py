@@ -109,7 +109,8 @@ class WholeSearch:
         else:
             self._last_failure = f"the last, {trial.trial_id}, {trial.state}: {trial.reason}"
         self._n_since_record += is_new
-        if trial.state is TrialState.COMPLETE and self._is_progress(trial):
+        has_use = self.patience is not None or self.least_improvement is not None
+        if has_use and trial.state is TrialState.COMPLETE and self._is_progress(trial):
             self._record, self._n_since_record = trial, 0
         if self.least_improvement is not None and trial.state.has_value:
             self._latest = deque((t for t in self._latest if t.number != trial.number), maxlen=N_WATCHED)

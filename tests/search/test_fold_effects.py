@@ -89,3 +89,11 @@ def test_a_fold_that_nobody_saw_has_no_effect_and_an_ordinary_variance() -> None
     layout = fit(losses)
     assert np.isnan(layout.effects[4:]).all()
     assert layout.chance[4] == pytest.approx(np.exp(np.log(layout.chance[:4]).mean()))
+
+
+def test_effects_alone_are_those_of_a_whole_fit() -> None:
+    losses = raced(drawn(3)[0])
+    layout = fit(losses)
+    again = fold_effects.refit(losses, layout)
+    assert again.effects == pytest.approx(layout.effects, abs=0.02)
+    assert (again.chance == layout.chance).all()
