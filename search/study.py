@@ -240,7 +240,8 @@ class Study:
     def observe(self, trial_id: str, observation: Observation, attempt: int) -> Decision:
         """Take a report in and decide. PAUSE and STOP mean: this worker has nothing more to do for the trial.
 
-        A rung that was heard before gets the decision that it got. An attempt that is not the newest, and a trial
+        A rung that was heard before gets the decision that it got, but that a trial that was taken up again goes on. An
+        attempt that is not the newest, and a trial
         that does not run, get STOP, and nothing is written.
 
         Raises:
@@ -253,7 +254,8 @@ class Study:
             return Decision.STOP
         heard = self.history.decision(trial_id, observation.rung)
         if heard is not None:
-            return heard
+            is_taken_up = heard is Decision.PAUSE and trial.state is TrialState.RUNNING
+            return Decision.CONTINUE if is_taken_up else heard
         if trial.state is not TrialState.RUNNING:
             return Decision.STOP
         self._check_rung(trial, observation)

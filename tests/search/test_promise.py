@@ -106,6 +106,26 @@ def test_before_the_size_of_chance_is_known_everybody_gets_two_folds() -> None:
     assert rule.resume(is_last=True) == "t0000"
 
 
+def test_a_worker_that_repeats_the_rung_of_the_pause_goes_on() -> None:
+    """A worker that takes a trial up reports its newest rung again, as after a death."""
+    table = SyntheticTable(0, World())
+    study = Study.in_memory(
+        space=table.space, ladder=table.ladder, n_trials=1, optimizer="random", stopping="fold_racing", seed=1
+    )
+    trial = study.next()
+    assert trial is not None
+    reports = [table.report(trial.config, rung) for rung in table.ladder]
+    attempt = study.started(trial.trial_id)
+    decisions = [study.observe(trial.trial_id, report, attempt) for report in reports[:2]]
+    assert decisions == [Decision.CONTINUE, Decision.PAUSE]
+    assert study.observe(trial.trial_id, reports[1], attempt) is Decision.PAUSE
+    assert study.next() == study.trials[trial.trial_id]
+    again = study.started(trial.trial_id)
+    assert study.observe(trial.trial_id, reports[1], attempt) is Decision.STOP
+    assert study.observe(trial.trial_id, reports[1], again) is Decision.CONTINUE
+    assert study.observe(trial.trial_id, reports[2], again) in (Decision.CONTINUE, Decision.PAUSE)
+
+
 @pytest.mark.requirement("SEARCH-8")
 def test_at_the_end_nobody_is_left_aside() -> None:
     """All trials are proposed, then every one goes on until it is complete or dropped by the test."""
