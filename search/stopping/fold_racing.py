@@ -10,8 +10,8 @@ has little noise of its own. Leaders are those whom chance has helped: they are 
 not use, the later ones of complete trials. While no trial is complete the leader is chosen on the very folds of the
 test, and the look then pays for all trials that could have been chosen.
 
-A search soon proposes trials that nothing can tell apart, and a test alone keeps all of them to the end. The margin, in
-standard errors of a difference over all folds, says what is worth telling apart.
+A search soon proposes trials that nothing can tell apart, and a test alone keeps all of them to the end. A margin, in
+standard errors of a difference over all folds, says what is worth telling apart; there is none unless it is given.
 
 The last folds are for finalists: no test looks at them, so whoever reaches them is judged on folds that dropped nobody.
 
@@ -77,7 +77,7 @@ class FoldRacing:
         min_folds: int = 1,
         final_folds: int = 1,
         leaders: int = 4,
-        margin: float = 1.0,
+        margin: float = 0.0,
         spending: float = 1.0,
         best_first: bool = True,
     ) -> None:
@@ -309,7 +309,7 @@ def fold_racing(
     min_folds: int = 1,
     final_folds: int = 1,
     leaders: int = 4,
-    margin: float = 1.0,
+    margin: float = 0.0,
     spending: float = 1.0,
     best_first: bool = True,
 ) -> FoldRacing:
