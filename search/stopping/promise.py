@@ -3,8 +3,6 @@
 A trial's worth is normal: what its folds say (`search.fold_effects`), shrunk towards those of trials that were proposed
 about the same time. A trial that is not proposed yet is like the newest ones. Whoever looks at a trial after one more
 fold goes on only if that looks good; so the cost is one fold and, by the chance of being better, the rest of them.
-
-Expected improvement: Jones, Schonlau & Welch (1998), J. Global Optim. 13, equation 15.
 """
 
 from __future__ import annotations
@@ -17,6 +15,7 @@ from scipy.special import ndtr
 
 from search import fold_effects
 from search.fold_effects import Floats, FoldEffects
+from search.stopping.improvement import expected_improvement
 
 NEWEST = 256
 """Trials that are looked at, those that reported last: a bound on the cost of a report."""
@@ -125,7 +124,5 @@ def _shrunk(worths: Floats, variances: Floats) -> tuple[Floats, Floats, tuple[fl
 
 def _gain_per_fold(gap: Floats, deviation: Floats, left: Floats) -> Floats:
     """Return the expected improvement of worths that lie below the best by a normal gap, over the folds expected."""
-    z = gap / deviation
-    chance = ndtr(z)
-    gain = deviation * np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi) + gap * chance
-    return np.asarray(gain / (1 + chance * np.maximum(left - 1, 0)))
+    n_expected = 1 + ndtr(gap / deviation) * np.maximum(left - 1, 0)
+    return expected_improvement(gap, deviation) / n_expected

@@ -9,10 +9,10 @@ import math
 from collections import deque
 
 import numpy as np
-from scipy.special import ndtr
 
 from search.estimates import paired_estimate
 from search.objective import Objective
+from search.stopping.improvement import expected_improvement
 from search.trial import Trial, TrialState
 
 N_WATCHED = 30
@@ -136,7 +136,7 @@ class WholeSearch:
         errors = np.array([error for _, error, _ in known])
         noise = float(np.median(errors * np.sqrt(np.array([n for _, _, n in known]) / whole)))
         spread = math.sqrt(max(float(np.var(gaps, ddof=1) - np.mean(errors**2)), 1e-4 * noise**2))
-        return N_WATCHED * normal_improvement(float(gaps.mean()), spread) / noise
+        return N_WATCHED * float(expected_improvement(-gaps.mean(), spread)) / noise
 
     def _is_progress(self, trial: Trial) -> bool:
         if self._record is None:
@@ -146,10 +146,3 @@ class WholeSearch:
         if own is None or best is None or paired is None:
             return False
         return best - own > (paired.error or 0.0)
-
-
-def normal_improvement(gap: float, spread: float) -> float:
-    """Return E[max(-x, 0)] of a normal x: the expected improvement of Jones, Schonlau & Welch (1998), equation 15."""
-    z = gap / spread
-    density = math.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
-    return spread * (density - z * float(ndtr(-z)))
