@@ -98,6 +98,11 @@ class Screen:
     best: float
     explains: bool
 
+    @property
+    def n_held(self) -> int:
+        """Number of results that the process of losses holds, at least 1."""
+        return len(self.losses.y)
+
     def score(self, genes: Array) -> Array:
         """Return the log of the expected improvement times the chance that the config can be trained, (m,)."""
         mean, deviation = self.losses.predict(inputs(self.genome, genes))

@@ -125,4 +125,4 @@ def _shrunk(worths: Floats, variances: Floats) -> tuple[Floats, Floats, tuple[fl
 def _gain_per_fold(gap: Floats, deviation: Floats, left: Floats) -> Floats:
     """Return the expected improvement of worths that lie below the best by a normal gap, over the folds expected."""
     n_expected = 1 + ndtr(gap / deviation) * np.maximum(left - 1, 0)
-    return expected_improvement(gap, deviation) / n_expected
+    return np.asarray(expected_improvement(gap, deviation) / n_expected)
