@@ -32,7 +32,7 @@ with warnings.catch_warnings():  # MLflow's models use a loader that SQLAlchemy 
     from mlflow.tracking import MlflowClient
 
 from analysis import mlflow_registry as registry
-from analysis.run_folder import Plan, RunFolder, RunFolderError, read_plan
+from analysis.run_folder import FIDELITY, Plan, RunFolder, RunFolderError, fidelity, read_plan
 from analysis.tracking import DATABASE, Rejected, TrialRecord, start, target_name
 
 ARTIFACTS = "mlartifacts"
@@ -41,7 +41,7 @@ FILES = ("report.html", "ranking.csv", "trials.parquet", "folds.parquet", "plan.
 MOST_METRICS, MOST_PARAMETERS, LONGEST_TEXT = 60, 100, 500
 FIRST_METRICS = ("val_loss", "ic", "crps", "flatness", "regime_accuracy", "train_loss")
 REQUEST_SECONDS = "10"
-STATUS = {"complete": "FINISHED", "stopped": "KILLED"}
+STATUS = {"complete": "FINISHED", "stopped": "KILLED", "paused": "KILLED"}
 _log = logging.getLogger(__name__)
 _SEARCH, _TRIAL = "condor.search", "condor.trial"
 _INVALID = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS")
@@ -196,6 +196,7 @@ def _parameters(values: Mapping[str, Any]) -> list[Param]:
 def _plan_tags(plan: Plan) -> dict[str, str]:
     tags = {"family": plan.family, "commit": plan.commit, "data_snapshot": plan.data_snapshot}
     tags |= {"scored": str(plan.more["scored"])} if "scored" in plan.more else {}
+    tags |= {"fidelity": json.dumps(told)} if len(told := fidelity(plan)) == len(FIDELITY) else {}
     return tags | {f"mark.{name}": what[:LONGEST_TEXT] for name, what in plan.marks.items()}
 
 
@@ -208,7 +209,7 @@ def stored_trials(uri: str, experiment: str) -> list[dict[str, Any]]:
 
     Returns:
         Mappings with `trial_id`, `state`, `parameters` (text by name), `fold_losses` ((fold, validation loss) pairs),
-        `family` and `scored`; in the order of their start.
+        `family`, `scored` and `fidelity` (None where not told); in the order of their start.
 
     Raises:
         ValueError: The server does not answer, or has no such experiment or no search in it; one line.
@@ -242,6 +243,7 @@ def _stored(client: MlflowClient, run: Run) -> dict[str, Any]:
         "fold_losses": sorted((metric.step, metric.value) for metric in history),
         "family": tags.get("family"),
         "scored": tags.get("scored"),
+        "fidelity": json.loads(tags.get("fidelity", "null")),
     }
 
 

@@ -12,7 +12,7 @@ from analysis.measures.block_bootstrap import block_length
 from analysis.measures.confidence_set import confidence_set
 from analysis.measures.long_run import MeanEstimate, mean_with_error
 from analysis.reports.honesty import LEAST_ROWS, LEVEL, N_RESAMPLES, SEED, binned
-from analysis.run_folder import RunFolder
+from analysis.run_folder import RunFolder, fidelity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ def compare(run_a: RunFolder, run_b: RunFolder) -> Comparison:
     """Compare two runs.
 
     Raises:
-        ValueError: The families or the scales differ, a run has no usable evidence, or fewer than 40 timestamps are
+        ValueError: The families or the fidelities differ, a run has no usable evidence, or fewer than 40 timestamps are
             common.
     """
     if run_a.plan.family != run_b.plan.family:
@@ -56,11 +56,12 @@ def compare(run_a: RunFolder, run_b: RunFolder) -> Comparison:
             f"{run_b.path}: expected family {run_a.plan.family}, found {run_b.plan.family}; losses of "
             f"different families are not comparable"
         )
-    scales = [run.plan.more.get("scale", "full") for run in (run_a, run_b)]
-    if scales[0] != scales[1]:
+    here, there = fidelity(run_a.plan), fidelity(run_b.plan)
+    if differing := [name for name in here if name in there and here[name] != there[name]]:
+        name = differing[0]
         raise ValueError(
-            f"{run_b.path}: expected scale {scales[0]}, found {scales[1]}; what is trained at different scales is not "
-            f"comparable (SEARCH-16)"
+            f"{run_b.path}: expected {name} {here[name]}, found {there[name]}; what is trained at different fidelities "
+            f"is not comparable (SEARCH-16)"
         )
     a, b = _of(run_a), _of(run_b)
     common = np.intersect1d(a.timestamp, b.timestamp, assume_unique=True)

@@ -31,6 +31,8 @@ from analysis.atomic import write_bytes, write_text
 
 FORMAT = 1
 """Version of this contract, kept in `plan.json`; a reader refuses a newer one."""
+FIDELITY = ("scale", "width_frac", "depth_frac", "data_frac")
+"""Name and shares of the scale at which a run was trained: only equal ones are compared (SEARCH-16)."""
 
 TRIAL_COLUMNS: Mapping[str, Any] = {
     "trial_id": pl.String,
@@ -295,6 +297,11 @@ def read_plan(run_dir: Path) -> Plan:
 def write_pareto(run_dir: Path, front: Mapping[str, Any]) -> None:
     """Write `pareto.json`: `objectives`, `constraints` and `trials` with values, errors and configs (SEARCH-19)."""
     write_text(run_dir / "pareto.json", json.dumps(front, indent=2, allow_nan=False) + "\n")
+
+
+def fidelity(plan: Plan) -> dict[str, Any]:
+    """Return how much of the real thing was trained, as far as the plan tells; one that names no scale trained all."""
+    return {"scale": "full"} | {name: plan.more[name] for name in FIDELITY if name in plan.more}
 
 
 def inherited_trials(plan: Plan) -> int:

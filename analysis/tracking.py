@@ -111,10 +111,14 @@ class Sink(Protocol):
 
 
 class Trials:
-    """What the events of a journal say about trials: one `TrialRecord` when one ends."""
+    """What the events of a journal say about trials: one `TrialRecord` when one ends.
+
+    A trial that was set aside may go on, so it has not ended; `set_aside` is for when the search is over.
+    """
 
     def __init__(self) -> None:
         self._open: dict[str, dict[str, Any]] = {}
+        self._paused: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
 
     def apply(self, event: Mapping[str, Any]) -> TrialRecord | None:
         """Take one event in; return the trial that it ended, if any. Events of other kinds change nothing.
@@ -123,6 +127,7 @@ class Trials:
             KeyError: The event speaks of a trial that was never proposed.
         """
         kind, body = event["kind"], event["body"]
+        self._paused.pop(body.get("trial_id", ""), None)
         if kind == "proposed":
             self._open[body["trial_id"]] = {"body": body, "folds": {}, "seconds": 0.0, "started": event["time_utc"]}
             return self._end(event, body)
@@ -133,10 +138,19 @@ class Trials:
                 trial["folds"][seen["fold"]] = seen
         return self._end(event, body) if kind in ("observed", "finished") else None
 
+    def set_aside(self) -> list[TrialRecord]:
+        """Return the trials that are set aside now."""
+        return [self._record(event, body, self._open[trial_id]) for trial_id, (event, body) in self._paused.items()]
+
     def _end(self, event: Mapping[str, Any], body: Mapping[str, Any]) -> TrialRecord | None:
-        if body["state"] == "running":
+        if body["state"] == "paused":
+            self._paused[body["trial_id"]] = event, body
+        if body["state"] in ("running", "paused"):
             return None
-        trial = self._open.pop(body["trial_id"])
+        return self._record(event, body, self._open.pop(body["trial_id"]))
+
+    @staticmethod
+    def _record(event: Mapping[str, Any], body: Mapping[str, Any], trial: Mapping[str, Any]) -> TrialRecord:
         proposed, folds = trial["body"], [trial["folds"][k] for k in sorted(trial["folds"])]
         names = sorted({name for fold in folds for name in fold["metrics"]})
         estimates = {name: _over_folds(folds, name) for name in names}
@@ -210,7 +224,7 @@ class Mirror:
     def finish(self, timeout_s: float) -> int:
         """See `Tracker.finish`."""
         with self._changed:
-            self._queue.append(None)
+            self._queue += [*self._trials.set_aside(), None]
         unsent = self.flush(timeout_s)
         with self._changed:
             self._is_over = self._hurry = True
@@ -263,8 +277,8 @@ class Mirror:
             sink.send(item)
         except Rejected as error:
             _log.warning("tracking: %s refuses %s: %s; it is left out there", self._target, item.trial_id, error)
-        write_cursor(self._run_dir, self._target, item.seq)
-        self._sent = item.seq
+        self._sent = max(self._sent, item.seq)  # who was set aside is sent last
+        write_cursor(self._run_dir, self._target, self._sent)
 
 
 def start(run_dir: Path, *, uri: str | None = None) -> Tracker:

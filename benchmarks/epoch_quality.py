@@ -5,7 +5,7 @@
 FOLDER holds `tasks.py` (see search_quality.py). Six LCBench surrogates; a full training is 52 epochs and costs 1, a
 trial that goes on pays what it adds. The incumbent is the best value at 52 epochs among trials that were trained so
 far; before there is one it is the worst value of the task. `name@3` takes 3 seeds. Prints one line of JSON; regrets as
-in search_quality.py.
+in search_quality.py. `dehb` and `smac_multifidelity` need the packages that peers_ask_tell.py names.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks import peers_ask_tell, peers_by_epochs
 from benchmarks.peers import suggested
 from benchmarks.search_quality import best_known, kept, space_of, summary, tables_of
 from cluster.simulated import simulate
@@ -85,6 +86,15 @@ class EpochTable:
 
     def true_loss(self, config: Config) -> float:
         return float(self._task.eval(config, N_EPOCHS))
+
+
+def search(name: str, task: Any, budget: float, seed: int) -> tuple[Curve, float]:
+    """Return the curve of a search and CPU seconds a decision."""
+    if name in OURS:
+        return search_of_ours(name, task, budget, seed)
+    if name in peers_by_epochs.PEERS:
+        return peers_by_epochs.search_by_turns(name, task, budget, seed)
+    return search_of_peer(name, task, budget, seed)
 
 
 def search_of_ours(name: str, task: Any, budget: float, seed: int) -> tuple[Curve, float]:
@@ -151,7 +161,6 @@ def run(tables: Any, chosen: argparse.Namespace) -> dict[str, Any]:
         low, worst = kept(cache, f"best {task_name}", lambda t=task: best_known(t)), task.stat_worst
         for name in names:
             method, _, own = name.partition("@")
-            search = search_of_ours if method in OURS else search_of_peer
             rows = []
             for seed in range(chosen.first_seed, chosen.first_seed + int(own or chosen.seeds)):
                 at = f"{method} {task_name} {seed} {chosen.budget}"
@@ -181,7 +190,10 @@ def main() -> int:
     if tables is None:
         print(f"epoch_quality: skipped: expected a folder with tasks.py, found {chosen.tables}; give --tables")
         return 0
-    print(json.dumps(run(tables, chosen)))
+    try:
+        print(json.dumps(run(tables, chosen)))
+    except peers_ask_tell.PeerMissing as missing:
+        print(f"epoch_quality: skipped: {missing}")
     return 0
 
 

@@ -39,7 +39,8 @@ WORLDS = {
 RULES: dict[str, Any] = {
     "full": "none",
     "fold_racing": "fold_racing",
-    "fold_racing_strict": {"name": "fold_racing", "margin": 0.0},
+    "fold_racing_in_order": {"name": "fold_racing", "best_first": False},
+    "fold_racing_close": {"name": "fold_racing", "margin": 1.0},
     "fold_racing_wide": {"name": "fold_racing", "margin": 2.0},
     "asha": "asha",
     "hyperband": "hyperband",

@@ -6,6 +6,7 @@ FOLDER (or the environment variable HPO_TABLES) holds `tasks.py`: `TASKS`, and `
 `stat_worst` and, for surrogates, `eval_many`. `name:flat` searches the space without its conditions, as peers are often
 measured; `name@3` takes 3 seeds. Prints one line of JSON; regret is (value - best) / (worst - best) in percent, best
 being the least of differential evolution (or of the whole table) and of all searches compared. Progress goes to stderr.
+Peers: those of peers.py; `smac` and `hebo` with the packages that peers_ask_tell.py names.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from scipy.stats import rankdata
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks import peers_ask_tell
 from benchmarks.peers import SAMPLERS, search_alone
 from cluster.simulated import simulate
 from search import optimizers
@@ -38,6 +41,11 @@ from search.trial import Observation, Rung, Trial, TrialState
 BUDGETS = (10, 25, 50, 100, 200, 500, 1000)
 FLOOR = 0.1
 """Regrets below this count as this in geometric means, percent."""
+PEERS: Mapping[str, Callable[[Any, int, int], tuple[list[float], float]]] = {
+    **{name: partial(search_alone, name) for name in SAMPLERS},
+    **{name: partial(peers_ask_tell.search_by_turns, name) for name in peers_ask_tell.PEERS},
+}
+"""Others' searches of a task for some trials with a seed, one trial at a time; returns what `search` returns."""
 QUICK = ("lcbench:167168", "rbv2_xgboost:40499", "fcnet:protein_structure")
 
 
@@ -97,8 +105,8 @@ def search(name: str, task: Any, n_trials: int, seed: int, n_workers: int) -> tu
     With several workers as many trials run at a time, on a virtual clock.
     """
     method, _, form = name.partition(":")
-    if method in SAMPLERS and n_workers == 1:
-        return search_alone(method, task, n_trials, seed)
+    if method in PEERS and n_workers == 1:
+        return PEERS[method](task, n_trials, seed)
     space = space_of(task, conditional=form != "flat")
     if n_workers > 1:
         return _searched_together(method, OneRung(task, space), n_trials, seed, n_workers)
@@ -273,7 +281,10 @@ def main() -> int:
     if tables is None:
         print(f"search_quality: skipped: expected a folder with tasks.py, found {chosen.tables}; give --tables")
         return 0
-    print(json.dumps(run(tables, chosen)))
+    try:
+        print(json.dumps(run(tables, chosen)))
+    except peers_ask_tell.PeerMissing as missing:
+        print(f"search_quality: skipped: {missing}")
     return 0
 
 

@@ -161,6 +161,7 @@ class Placing:
         self._watch = watch or Watch(None)
         self._live: dict[str, _Placed] = {}
         self._again: deque[Trial] = deque()
+        self._ready: deque[Trial] = deque()
         self._deaths: Counter[str] = Counter()
         self._halved: set[str] = set()
         self.ending = Ending.FINISHED
@@ -178,7 +179,8 @@ class Placing:
         if len(self._live) >= self._max_concurrent:
             return None
         with self._study.together():
-            trial = self._again.popleft() if self._again else self._study.next()
+            waiting = self._again or self._ready
+            trial = waiting.popleft() if waiting else self._study.next()
             attempt = self._study.started(trial.trial_id) if trial is not None else 0
         if trial is None:
             return str(Searcher.FINISHED) if self._study.is_done or not self._live else None
@@ -200,6 +202,11 @@ class Placing:
         return goes_on
 
     def _tell(self, message: dict[str, Any], placed: _Placed | None) -> bool:
+        """Tell the study, and return whether the worker goes on with the trial.
+
+        Where the trial is set aside the study says at once what comes instead: if that is the same trial, its worker
+        keeps it, with all that it has loaded.
+        """
         trial_id = message["trial_id"]
         if "ended" in message:
             ended = message["ended"]
@@ -208,8 +215,17 @@ class Placing:
                 _keep_traceback(Path(placed.assignment.run_dir), trial_id, ended)
             self._study.finish(trial_id, TrialState(ended["state"]), ended["reason"])
             return False
-        decision = self._study.observe(trial_id, observation_from(message["report"]), message["attempt"])
-        return decision is Decision.CONTINUE and not message["is_last"]
+        observation = observation_from(message["report"])
+        with self._study.together():
+            decision = self._study.observe(trial_id, observation, message["attempt"])
+            is_left = decision is Decision.PAUSE and placed is not None and self.ending is Ending.FINISHED
+            following = self._study.next() if is_left else None
+        if following is None:
+            return decision is Decision.CONTINUE and not message["is_last"]
+        if following.trial_id == trial_id:
+            return True
+        self._ready.append(following)
+        return False
 
     def is_hanging(self, tune_id: str) -> bool:
         """Look after a trial that a worker runs: end it as failed, and return True, where it hangs (F10)."""

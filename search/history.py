@@ -19,6 +19,8 @@ from search.trial import Decision, Observation, Trial, TrialState
 ENQUEUED = "enqueued"
 """Origin of the trials that the user asked for."""
 PROPOSED, STARTED, OBSERVED, FINISHED, STOPPED = "proposed", "started", "observed", "finished", "stopped"
+RESUMED = "resumed"
+"""A trial that was set aside goes on."""
 OPENED, SCORED = "opened", "scored"
 """The vault was opened for a choice of trials; one of them was scored on it."""
 
@@ -79,14 +81,11 @@ class History:
         self.openings: tuple[Opening, ...] = ()
         """The ledger of the vault."""
         self._trials: dict[str, Trial] = {}
+        self.trials: Mapping[str, Trial] = MappingProxyType(self._trials)
+        """Trial id -> trial, in order of number; grows with the study."""
         self._decisions: dict[tuple[str, int], Decision] = {}
         self._counts = dict.fromkeys(TrialState, 0)
         self._best: tuple[float, int, str] | None = None
-
-    @property
-    def trials(self) -> Mapping[str, Trial]:
-        """Trial id -> trial, in order of number; grows with the study."""
-        return MappingProxyType(self._trials)
 
     def counts(self) -> dict[TrialState, int]:
         """Return the number of trials in every state."""
@@ -141,6 +140,8 @@ class History:
         trial = self._trials[body["trial_id"]]
         if kind == STARTED:
             return replace(trial, attempts=body["attempt"])
+        if kind == RESUMED:
+            return replace(trial, state=TrialState.RUNNING, reason="")
         if kind == FINISHED:
             return replace(trial, state=TrialState(body["state"]), reason=body["reason"])
         if kind != OBSERVED:
@@ -148,12 +149,16 @@ class History:
         observation = observation_from(body["observation"])
         self._decisions[trial.trial_id, observation.rung] = Decision(body["decision"])
         state = TrialState(body["state"])
-        heard = trial if state is TrialState.DIVERGED else self.observed(trial, observation)
-        return replace(heard, state=state, reason=body["reason"])
+        if state is TrialState.DIVERGED:
+            return replace(trial, state=state, reason=body["reason"])
+        return self.observed(trial, observation, state, body["reason"])
 
-    def observed(self, trial: Trial, observation: Observation) -> Trial:
-        """Return a trial with one more observation, and what that says about the constraints."""
-        return self.weighed(trial.observed(observation))
+    def observed(
+        self, trial: Trial, observation: Observation, state: TrialState = TrialState.RUNNING, reason: str = ""
+    ) -> Trial:
+        """Return a trial with one more observation, what that says about the constraints, and what follows from it."""
+        observations = (*trial.observations, observation)
+        return self.weighed(replace(trial, observations=observations, state=state, reason=reason))
 
     def weighed(self, trial: Trial) -> Trial:
         """Return a trial with what its observations say about the constraints."""
@@ -213,5 +218,5 @@ def observation_body(observation: Observation) -> dict[str, Any]:
 def observation_from(body: Mapping[str, Any]) -> Observation:
     """Read what `observation_body` wrote."""
     metrics = {name: float(v) for name, v in body["metrics"].items()}
-    blocks = tuple(float(v) for v in body.get("blocks", ()))
+    blocks = tuple(map(float, body.get("blocks", ())))
     return Observation(**{**body, "metrics": metrics, "blocks": blocks})

@@ -15,11 +15,13 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
+
+import pydantic_core
 
 from search.errors import JournalError
 
@@ -38,6 +40,10 @@ CREATE TABLE events(
 CREATE TABLE lease(host TEXT, boot TEXT, pid INTEGER, born TEXT, token TEXT, beat INTEGER, beat_s REAL, time_s REAL);
 INSERT INTO lease VALUES (NULL, NULL, NULL, NULL, NULL, 0, 0, 0);
 """
+
+
+_Row = tuple[int, str, str, str, str]
+"""A row of `events`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +86,9 @@ class Journal:
             last = connection.execute("SELECT seq, chain FROM events ORDER BY seq DESC LIMIT 1").fetchone()
         self._seq: int = last[0] if last else 0
         self._chain: str = last[1] if last else self._begin
-        self._is_grouped = self._is_broken = False
+        self._grouped: list[_Row] | None = None
+        """Events of the group that is open, if any."""
+        self._is_broken = False
         if token is not None:
             arguments = (path, token, self._closed, lease_s)
             threading.Thread(target=_keep_lease, args=arguments, daemon=True, name="lease").start()
@@ -149,15 +157,18 @@ class Journal:
             ValueError: The body holds something that JSON has no word for.
         """
         self._prepare()
-        text, time_utc = to_json(body), datetime.now(UTC).isoformat(timespec="milliseconds")
+        (text, read), time_utc = through_json(body), datetime.now(UTC).isoformat(timespec="milliseconds")
         seq = self._seq + 1
         chain = _link(self._chain, f"{seq} {time_utc} {kind} {text}")
-        with _explained(self.path), nullcontext() if self._is_grouped else _transaction(self._connection):
-            if not self._is_grouped:
+        row = (seq, time_utc, kind, text, chain)
+        if self._grouped is not None:
+            self._grouped.append(row)
+        else:
+            with _explained(self.path), _transaction(self._connection):
                 self._prove_lease()
-            self._connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?)", (seq, time_utc, kind, text, chain))
+                self._insert([row])
         self._seq, self._chain = seq, chain
-        return Event(seq, time_utc, kind, json.loads(text))
+        return Event(seq, time_utc, kind, read)
 
     @contextmanager
     def group(self) -> Iterator[None]:
@@ -169,7 +180,7 @@ class Journal:
         Raises:
             JournalError: As `append`; or a group inside a group. Where the commit fails, the journal takes no more.
         """
-        if self._is_grouped:
+        if self._grouped is not None:
             raise JournalError(f"{self.path}: expected no group of events inside another")
         self._prepare()
         with _explained(self.path):
@@ -179,17 +190,18 @@ class Journal:
             except BaseException:
                 self._connection.execute("ROLLBACK")
                 raise
-        self._is_grouped = True
+        grouped = self._grouped = []
         try:
             yield
         finally:
-            self._is_broken = True
+            self._grouped, self._is_broken = None, True
             with _explained(self.path):
+                self._insert(grouped)
                 self._connection.execute("COMMIT")
-            self._is_grouped = self._is_broken = False
+            self._is_broken = False
 
     def events(self) -> Iterator[Event]:
-        """Yield all events in order.
+        """Yield all events in order; those of a group once it has ended.
 
         Raises:
             JournalError: A line is missing, was changed, or cannot be read.
@@ -203,7 +215,7 @@ class Journal:
                     raise JournalError(
                         f"{self.path}: event {position} is missing or was changed; restore a copy of the journal"
                     )
-                yield Event(seq, time_utc, kind, json.loads(text))
+                yield Event(seq, time_utc, kind, _from_json(text))
 
     def close(self) -> None:
         """Give the lease back and close the file; a second call does nothing."""
@@ -235,6 +247,9 @@ class Journal:
         if self._is_broken:
             raise JournalError(f"{self.path}: a commit failed before; resume the study")
 
+    def _insert(self, rows: list[_Row]) -> None:
+        self._connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?)", rows)
+
     def _prove_lease(self) -> None:
         token, host, pid = self._connection.execute("SELECT token, host, pid FROM lease").fetchone()
         if token != self._token:
@@ -251,6 +266,33 @@ def to_json(value: Any) -> str:
         return _ENCODER.encode(value)
     except TypeError as error:
         raise ValueError(f"expected JSON values only: {error}") from error
+
+
+def through_json(value: Any) -> tuple[str, Any]:
+    """Return a value as JSON text, and what a reader of the text gets; refuses what `to_json` refuses.
+
+    Pydantic does both several times as fast as the standard library, but also writes sets, dates and the like. So its
+    text is taken only where it reads back as the very value; of all else `to_json` decides.
+
+    Raises:
+        ValueError: As `to_json`.
+    """
+    try:
+        text = pydantic_core.to_json(value).decode()
+        read = pydantic_core.from_json(text, allow_inf_nan=False)
+        if read == value:
+            return text, read
+    except ValueError:
+        pass
+    text = to_json(value)
+    return text, json.loads(text)
+
+
+def _from_json(text: str) -> Any:
+    try:
+        return pydantic_core.from_json(text)
+    except ValueError:  # halves of surrogate pairs, which `to_json` may write and Pydantic does not read
+        return json.loads(text)
 
 
 def _link(before: str, text: str) -> str:

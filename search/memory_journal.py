@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from search.journal import Event, to_json
+from search.journal import Event, through_json
 
 
 class MemoryJournal:
@@ -18,7 +17,7 @@ class MemoryJournal:
     """
 
     def __init__(self, header: Mapping[str, Any]) -> None:
-        self.header: Mapping[str, Any] = json.loads(to_json(header))
+        self.header: Mapping[str, Any] = through_json(header)[1]
         self._events: list[Event] = []
 
     def append(self, kind: str, body: Mapping[str, Any]) -> Event:
@@ -27,7 +26,7 @@ class MemoryJournal:
         Raises:
             ValueError: The body holds something that JSON has no word for.
         """
-        event = Event(len(self._events) + 1, "", kind, json.loads(to_json(body)))
+        event = Event(len(self._events) + 1, "", kind, through_json(body)[1])
         self._events.append(event)
         return event
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,7 +11,7 @@ from search import optimizers, stopping
 from search.charter import Charter, named
 from search.errors import ProtocolError
 from search.history import ENQUEUED, PROPOSED, STARTED, History
-from search.journal import Event, to_json
+from search.journal import Event, through_json, to_json
 from search.lineage import inherited_from
 from search.objective import Objective
 from search.optimizers import Proposal
@@ -20,6 +19,13 @@ from search.seeding import seed_for
 from search.stopping.whole_search import WholeSearch
 from search.trial import Config, Decision, Observation, Trial, TrialState
 from search.unlocking import Unlocking
+
+AFTER: Mapping[Decision, tuple[TrialState, str | None]] = {
+    Decision.CONTINUE: (TrialState.RUNNING, None),
+    Decision.PAUSE: (TrialState.PAUSED, "set aside by "),
+    Decision.STOP: (TrialState.STOPPED, ""),
+}
+"""Decision of the rule -> state of the trial, and how its reason begins; None: it needs no reason."""
 
 
 class Mind:
@@ -47,6 +53,8 @@ class Mind:
         self._rule = stopping.make(
             name, space=charter.space, objectives=charter.objectives, ladder=charter.ladder, **settings
         )
+        self._pausing = self._rule if isinstance(self._rule, stopping.PausingRule) else None
+        self._watched = [Objective(m) for m in dict.fromkeys((*(o.metric for o in charter.objectives), "val_loss"))]
         self._held_back: dict[int, Trial] = {}
         self._whole = WholeSearch(charter.objectives[0], **charter.limits)
         self._unlocking = Unlocking(**charter.unlock) if charter.unlock else None
@@ -99,6 +107,14 @@ class Mind:
         """
         return self._whole.reason()
 
+    def to_resume(self, *, is_last: bool) -> str | None:
+        """Return the paused trial that goes on before anything else: a pure function of the events so far.
+
+        Args:
+            is_last: Whether nothing new can be proposed now.
+        """
+        return None if self._pausing is None else self._pausing.resume(is_last=is_last)
+
     def propose(self) -> Trial:
         """Return the trial that comes next: a pure function of the events so far.
 
@@ -111,7 +127,7 @@ class Mind:
         else:
             proposal = self._optimizer.ask(number, seed_for(charter.seed, "ask", number))
         admitted = proposal.config if self._unlocking is None else self._unlocking.admitted(proposal.config)
-        config = json.loads(to_json(dict(admitted)))
+        config = through_json(dict(admitted))[1]
         wrong = charter.space.problems(config)
         if wrong:
             raise ProtocolError(f"{type(self._optimizer).__name__}: proposed a config outside the space: {wrong[0]}")
@@ -126,7 +142,7 @@ class Mind:
             generation=generation,
             parents=proposal.parents,
             seed=self._training_seed(config),
-            note=json.loads(to_json(dict(proposal.note))),
+            note=through_json(dict(proposal.note))[1],
             inherit=self._inherit(proposal),
         )
 
@@ -151,8 +167,7 @@ class Mind:
     def judge(self, trial: Trial, observation: Observation) -> tuple[Decision, TrialState, str]:
         """Return decision, new state and reason for a new observation: a pure function of the events so far."""
         charter = self.charter
-        watched = dict.fromkeys((*(o.metric for o in charter.objectives), "val_loss"))
-        broken = [m for m in watched if Objective(m).is_broken_by(observation)]
+        broken = [o.metric for o in self._watched if o.is_broken_by(observation)]
         if broken:
             found = ", ".join(f"{metric} is {observation.metrics[metric]}" for metric in broken)
             return Decision.STOP, TrialState.DIVERGED, f"{found} at rung {observation.rung} (fold {observation.fold})"
@@ -166,9 +181,10 @@ class Mind:
             if missing:
                 return Decision.STOP, TrialState.FAILED, f"the trial reported no value of {', '.join(missing)}"
             return Decision.STOP, TrialState.COMPLETE, ""
-        if self._rule.decide(heard) is Decision.STOP:
-            return Decision.STOP, TrialState.STOPPED, f"{named(charter.stopping)[0]} at rung {observation.rung}"
-        return Decision.CONTINUE, TrialState.RUNNING, ""
+        decision = self._rule.decide(heard)
+        state, verb = AFTER[decision]
+        reason = "" if verb is None else f"{verb}{named(charter.stopping)[0]} at rung {observation.rung}"
+        return decision, state, reason
 
     def _weighed(self, prior: Trial) -> Trial:
         """Return a trial of an earlier search as the constraints of this one see it."""

@@ -86,20 +86,21 @@ class Progress:
 
     def _sentence(self, trial: Trial) -> Text:
         estimate = trial.estimate(self._metric)
-        style = "red" if trial.state in BAD else "yellow" if trial.state is TrialState.STOPPED else "green"
+        style = "red" if trial.state in BAD else "green" if trial.state is TrialState.COMPLETE else "yellow"
         value = f"{self._metric} {estimate.mean:.4f}" if estimate and trial.state.has_value else trial.reason[:90]
         rungs = f"{len(trial.observations)} of {self._n_rungs} rungs"
         return Text.assemble(f"{trial.trial_id}  ", (f"{trial.state:<9}", style), f"  {rungs:<14}  {value}")
 
     def _panel(self) -> Group:
         trials = list(self._study.trials.values())
-        running = [t for t in trials if not t.state.is_finished]
-        n_done = len(trials) - len(running)
+        running = [t for t in trials if t.state is TrialState.RUNNING]
+        n_done = sum(t.state.is_finished for t in trials)
         counts = Table.grid(padding=(0, 3))
         counts.add_row(
             Text(f"{len(running)} running"),
             Text(f"{sum(t.state is TrialState.COMPLETE for t in trials)} complete", style="green"),
             Text(f"{sum(t.state is TrialState.STOPPED for t in trials)} stopped early", style="yellow"),
+            Text(f"{sum(t.state is TrialState.PAUSED for t in trials)} set aside", style="yellow"),
             Text(f"{sum(t.state in BAD for t in trials)} failed", style="red"),
             Text(f"{n_done} of {self._study.n_trials}"),
             Text(self._time_left(n_done)),

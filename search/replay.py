@@ -15,7 +15,7 @@ from typing import Any
 
 from search.charter import charter_from
 from search.errors import JournalError, SpaceError
-from search.history import OBSERVED, PROPOSED, observation_from, trial_body
+from search.history import OBSERVED, PROPOSED, RESUMED, observation_from, trial_body
 from search.journal import Journal
 from search.mind import Mind
 
@@ -51,6 +51,9 @@ def replay(path: Path) -> Replayed:
             if event.kind == PROPOSED:
                 difference = _first(_differences_of_proposal(mind, event.body))
                 n_proposals += difference is None
+            elif event.kind == RESUMED:
+                difference = _first(_differences_of_resumption(mind, event.body["trial_id"]))
+                n_decisions += difference is None
             elif event.kind == OBSERVED:
                 difference = _first(_differences_of_decision(mind, event.body))
                 n_decisions += difference is None
@@ -80,10 +83,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _differences_of_proposal(mind: Mind, body: Mapping[str, Any]) -> Iterator[str]:
+    instead = mind.to_resume(is_last=False)
+    if instead is not None:
+        yield f"proposal of {body['trial_id']}: {instead} would go on instead"
     again = trial_body(mind.propose())
     for key, was in body.items():
         if key not in ("state", "reason") and again[key] != was:
             yield f"proposal of {body['trial_id']}: {key} was {was}, is now {again[key]}"
+
+
+def _differences_of_resumption(mind: Mind, was: str) -> Iterator[str]:
+    """Say where another trial would go on; whether a new one could have been proposed is not known any more."""
+    now = [mind.to_resume(is_last=is_last) for is_last in (False, True)]
+    if was not in now:
+        yield f"{was} went on, now it would be {now[0] or now[1] or 'none'}"
 
 
 def _differences_of_decision(mind: Mind, body: Mapping[str, Any]) -> Iterator[str]:

@@ -67,10 +67,12 @@ class FoldRacing(StrictModel):
     """Last folds, in which no trial is stopped: finalists are judged on folds that no decision has looked at."""
     leaders: int = Field(default=4, ge=1)
     """Trials whose mean a trial is compared with."""
-    margin: float = Field(default=1.0, ge=0)
+    margin: float = Field(default=0.0, ge=0)
     """Standard errors of a whole ladder by which a trial must be better than the leaders to be worth keeping."""
     spending: float = Field(default=1.0, gt=0)
     """Power of the share of alpha that is spent by each look: 1 evenly, 3 keeps most for late looks."""
+    best_first: bool = True
+    """Set trials aside after each fold for what promises more; no: every trial goes on until a test drops it."""
 
 
 class Predicted(StrictModel):

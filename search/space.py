@@ -58,19 +58,17 @@ class Space:
         if found:
             raise SpaceError(tuple(f"{'.'.join(map(str, p.path))}: {p.text}" for p in found))
         self.parameters: Mapping[str, Kind] = {n: kinds[n] for n in _parents_first(kinds)[0]}
+        self._conditions = {name: _told(kind) for name, kind in self.parameters.items()}
         self._possible = self._possible_names()
-
-    @property
-    def free(self) -> tuple[str, ...]:
+        self.free = tuple(n for n, k in self.parameters.items() if not isinstance(k, Fixed) and n in self._possible)
         """Names of the parameters that are searched: neither fixed nor switched off by something fixed."""
-        return tuple(n for n, k in self.parameters.items() if not isinstance(k, Fixed) and n in self._possible)
 
     def is_active(self, name: str, config: Mapping[str, Any]) -> bool:
         """Whether a parameter exists in a config that holds its active parents."""
-        return all(
-            parent in config and any(identity(config[parent]) == identity(v) for v in allowed)
-            for parent, allowed in self.parameters[name].conditions.items()
-        )
+        for parent, allowed in self._conditions[name]:
+            if parent not in config or identity(config[parent]) not in allowed:
+                return False
+        return True
 
     def sample(self, rng: np.random.Generator) -> dict[str, Any]:
         """Draw a config, uniform (log-uniform) in each active parameter.
@@ -276,6 +274,11 @@ def _cycle(kinds: Mapping[str, Kind], start: str, waiting: Mapping[str, Any]) ->
         if parent in walk:
             return tuple(walk[walk.index(parent) :])
         walk.append(parent)
+
+
+def _told(kind: Kind) -> tuple[tuple[str, tuple[Any, ...]], ...]:
+    """Return what each parent of a parameter must be, as `identity` tells values apart."""
+    return tuple((parent, tuple(map(identity, allowed))) for parent, allowed in kind.conditions.items())
 
 
 def _json(value: Any) -> Any:

@@ -21,6 +21,7 @@ from search.history import (
     OBSERVED,
     OPENED,
     PROPOSED,
+    RESUMED,
     SCORED,
     STARTED,
     STOPPED,
@@ -53,7 +54,7 @@ class Study:
         self._held_back: list[tuple[Event, Trial | None]] | None = None
         for event in journal.events():
             mind.apply(event)
-        self._unfinished = deque(t.trial_id for t in self.trials.values() if not t.state.is_finished)
+        self._unfinished = deque(t.trial_id for t in self.trials.values() if t.state is TrialState.RUNNING)
 
     @classmethod
     def create(
@@ -167,7 +168,7 @@ class Study:
 
     @property
     def n_running(self) -> int:
-        """Number of trials that are proposed and not finished."""
+        """Number of trials that are proposed and neither finished nor set aside."""
         return self.counts()[TrialState.RUNNING]
 
     @property
@@ -177,8 +178,8 @@ class Study:
 
     @property
     def is_done(self) -> bool:
-        """Whether the search is over: nothing runs and nothing more will be proposed."""
-        return self.is_exhausted and self.n_running == 0
+        """Whether the search is over: nothing runs, and nothing more will be proposed or taken up again."""
+        return self.is_exhausted and self.n_running == 0 and self._to_resume() is None
 
     def counts(self) -> dict[TrialState, int]:
         """Return the number of trials in every state."""
@@ -197,16 +198,22 @@ class Study:
         self._listeners.append(listener)
 
     def next(self) -> Trial | None:
-        """Return a trial to run: those that an earlier session left unfinished, then new ones.
+        """Return a trial to run: those that an earlier session left unfinished, then one that was set aside and is
+        the most promising thing to do, then new ones.
 
         None: nothing more; or nothing yet, while a synchronous search waits for the end of a generation. Proposals that
         are infeasible are journaled and passed over; at `max_infeasible` the study stops.
         """
         while self._unfinished:
             trial = self.trials[self._unfinished.popleft()]
-            if not trial.state.is_finished:
+            if trial.state is TrialState.RUNNING:
                 return trial
-        while not self.is_exhausted and not self._mind.is_between_generations:
+        while True:
+            resumed = self._to_resume()
+            if resumed is not None:
+                return self._commit(RESUMED, {"trial_id": resumed})
+            if self.is_exhausted or self._mind.is_between_generations:
+                return None
             if self.history.n_refused >= self.charter.max_infeasible:
                 last = self.history.last_refusal
                 self.stop(f"{self.history.n_refused} proposals were infeasible; the last: {last}")
@@ -214,7 +221,6 @@ class Study:
             trial = self._propose()
             if not trial.state.is_finished:
                 return trial
-        return None
 
     def started(self, trial_id: str) -> int:
         """Tell that a worker takes the trial up; return the number of this attempt, from 1.
@@ -222,20 +228,21 @@ class Study:
         From now on reports of earlier attempts are refused.
 
         Raises:
-            ProtocolError: The trial is unknown or finished.
+            ProtocolError: The trial is unknown, finished or set aside.
         """
         trial = self._known(trial_id)
-        if trial.state.is_finished:
+        if trial.state is not TrialState.RUNNING:
             raise ProtocolError(f"{trial_id}: expected a running trial to start, found it {trial.state}")
         attempt = trial.attempts + 1
         self._commit(STARTED, {"trial_id": trial_id, "attempt": attempt})
         return attempt
 
     def observe(self, trial_id: str, observation: Observation, attempt: int) -> Decision:
-        """Take a report in and decide. STOP means: this worker has nothing more to do for the trial.
+        """Take a report in and decide. PAUSE and STOP mean: this worker has nothing more to do for the trial.
 
-        A rung that was heard before gets the decision that it got. An attempt that is not the newest, and a trial
-        that is finished, get STOP, and nothing is written.
+        A rung that was heard before gets the decision that it got, but that a trial that was taken up again goes on. An
+        attempt that is not the newest, and a trial
+        that does not run, get STOP, and nothing is written.
 
         Raises:
             ProtocolError: The trial or attempt is unknown, a rung was left out, or the report is not of this ladder.
@@ -247,8 +254,9 @@ class Study:
             return Decision.STOP
         heard = self.history.decision(trial_id, observation.rung)
         if heard is not None:
-            return heard
-        if trial.state.is_finished:
+            is_taken_up = heard is Decision.PAUSE and trial.state is TrialState.RUNNING
+            return Decision.CONTINUE if is_taken_up else heard
+        if trial.state is not TrialState.RUNNING:
             return Decision.STOP
         self._check_rung(trial, observation)
         decision, state, reason = self._mind.judge(trial, observation)
@@ -257,14 +265,14 @@ class Study:
         return decision
 
     def finish(self, trial_id: str, state: TrialState, reason: str) -> None:
-        """Tell that a trial ended other than by its reports. A finished trial stays as it is.
+        """Tell that a trial ended other than by its reports. One that is finished or set aside stays as it is.
 
         Raises:
             ProtocolError: The trial is unknown, or still running and told to be running or complete, which only its
                 reports can make it.
         """
         trial = self._known(trial_id)
-        if trial.state.is_finished:
+        if trial.state is not TrialState.RUNNING:
             return
         if state in (TrialState.RUNNING, TrialState.COMPLETE):
             raise ProtocolError(
@@ -346,6 +354,12 @@ class Study:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _to_resume(self) -> str | None:
+        """Return the trial that is taken up again next; None where a new one comes first, or nothing more."""
+        if self.stop_reason is not None:
+            return None
+        return self._mind.to_resume(is_last=self.is_exhausted or self._mind.is_between_generations)
+
     def _propose(self) -> Trial:
         trial = self._mind.propose()
         reason = None if self._infeasible is None else self._infeasible(trial.config)
@@ -376,7 +390,7 @@ class Study:
 
     def _check_rung(self, trial: Trial, observation: Observation) -> None:
         expected = self.charter.ladder[len(trial.observations)]
-        found = Rung(index=observation.rung, fold=observation.fold, share=observation.share)
-        if found != expected:
+        if (observation.rung, observation.fold, observation.share) != (expected.index, expected.fold, expected.share):
+            found = Rung(index=observation.rung, fold=observation.fold, share=observation.share)
             wanted, had = (f"rung {r.index} (fold {r.fold}, share {r.share:g})" for r in (expected, found))
             raise ProtocolError(f"{trial.trial_id}: expected a report of {wanted}, found one of {had}")

@@ -17,6 +17,8 @@ class TrialState(StrEnum):
     RUNNING = "running"
     COMPLETE = "complete"
     """Every rung of the ladder was reported."""
+    PAUSED = "paused"
+    """The stopping rule set it aside for something more promising; it may be taken up again where it is."""
     STOPPED = "stopped"
     """The stopping rule ended it; its observations are partial."""
     FAILED = "failed"
@@ -32,18 +34,21 @@ class TrialState(StrEnum):
 
     @property
     def is_finished(self) -> bool:
-        return self is not TrialState.RUNNING
+        """Whether nothing more will be heard of it."""
+        return self not in (TrialState.RUNNING, TrialState.PAUSED)
 
     @property
     def has_value(self) -> bool:
-        """Whether its observations may be compared: complete or stopped by a rule."""
-        return self in (TrialState.COMPLETE, TrialState.STOPPED)
+        """Whether no worker has it and its observations may be compared: complete, or ended or set aside by a rule."""
+        return self in (TrialState.COMPLETE, TrialState.STOPPED, TrialState.PAUSED)
 
 
 class Decision(StrEnum):
     """What a stopping rule says about a trial at a rung."""
 
     CONTINUE = "continue"
+    PAUSE = "pause"
+    """Leave the worker to something more promising; the trial may go on later."""
     STOP = "stop"
 
 

@@ -1,9 +1,11 @@
 """What an earlier search tells a new one: observations where both mean the same by them, else configs alone.
 
-Results are comparable where the family, the scored timestamps and the targets there are equal. Then the optimizer hears
-the earlier trials at the fidelity that they reached, the leaders are tried first (their folds are known, so that costs
-nothing), and the number of trials tried before counts on. Results from other data give configs, never values: the
-leaders are tried first and that is all. A config that is no point of the new space is left out and counted.
+Results are comparable where the family, the scored timestamps, the targets there and the fidelity are equal. Then the
+optimizer hears the earlier trials at the rungs that they reached, and the leaders are tried first (their folds are
+known, so that costs nothing). Where only the fidelity differs and was lower, the best tenth is promoted: tried first,
+and trained anew (SEARCH-16). Any other results give configs, never values: the leaders are tried first and that is all.
+Where family and scored rows are equal, the number of trials tried before counts on, whatever their fidelity. A config
+that is no point of the new space is left out and counted.
 
 Everything that is taken stands in the header of the new journal: a replay needs nothing else.
 """
@@ -11,27 +13,40 @@ Everything that is taken stands in the header of the new journal: a replay needs
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from search.charter import prior_from
 from search.errors import JournalError, SpaceError
 from search.objective import Objective
+from search.settings import FidelitySection
 from search.space import Space
 from search.study import Study
 from search.trial import Config, Observation, Rung, Trial, TrialState
+from search.yaml_tree import read_bytes
 
 N_LEADERS = 5
 """Best complete trials of an earlier search that a new one tries first."""
-COMPARABLE = ("family", "scored")
+PROMOTED_ONE_IN = 10
+"""Of the complete trials of an earlier search at a lower fidelity, the share that a new one tries first (SEARCH-16)."""
+SAME_ROWS = ("family", "scored")
+"""Facts that are equal where the same kind of model was scored on the same rows."""
+COMPARABLE = (*SAME_ROWS, "fidelity")
 """Facts that must be equal for values to mean the same."""
-JOURNAL = "journal.sqlite"
+SHARES = ("width_frac", "depth_frac", "data_frac")
+"""What two fidelities are compared by; the name of a scale is told only."""
+JOURNAL, SPACE = "journal.sqlite", "space.yaml"
 
 ReadMlflow = Callable[[str, str], Sequence[Mapping[str, Any]]]
 Resolve = Callable[[Config], Mapping[str, Any] | None]
 """Config -> all fields of the family, defaults included; None where the family refuses it."""
+FidelityOf = Callable[[FidelitySection], Mapping[str, Any]]
+"""Section of a space file -> `scale`, its name, and `SHARES`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +90,9 @@ class WarmStart:
         is_comparable: Whether values were taken, not only configs.
         prior: Trials that the optimizer hears first.
         enqueue: Configs that are tried first.
-        n_inherited: Trials tried before on these folds that this journal does not hold.
+        n_inherited: Trials tried before on these folds, at any fidelity, that this journal does not hold.
         n_left_out: Trials of the source whose config is no point of the space.
+        promoted_from: The lower fidelity, in words, whose best tenth is tried first; empty: nothing is promoted.
     """
 
     source: str = ""
@@ -85,6 +101,7 @@ class WarmStart:
     enqueue: tuple[Config, ...] = ()
     n_inherited: int = 0
     n_left_out: int = 0
+    promoted_from: str = ""
 
     def to_header(self) -> dict[str, Any]:
         """Return it as JSON values, less the prior, which the charter of the study keeps."""
@@ -94,6 +111,7 @@ class WarmStart:
             "enqueue": [dict(config) for config in self.enqueue],
             "n_inherited": self.n_inherited,
             "n_left_out": self.n_left_out,
+            "promoted_from": self.promoted_from,
         }
 
     @classmethod
@@ -104,18 +122,22 @@ class WarmStart:
 
     def describe(self) -> str:
         """Return one line for a person."""
-        leaders = f"its {len(self.enqueue)} leaders are tried first"
+        n = len(self.enqueue)
+        if self.is_comparable:
+            taken = f"{len(self.prior)} results are known, its {n} leaders are tried first"
+        elif self.promoted_from:
+            tried = "1 config is" if n == 1 else f"{n} configs are"
+            taken = f"at {self.promoted_from}, so its best tenth is promoted: {tried} tried first; no value is compared"
+        else:
+            taken = f"other data, folds, targets or fidelity, so no value is taken; its {n} leaders are tried first"
+        counted = f"; {self.n_inherited} trials tried before count on" if self.n_inherited else ""
         left_out = f"; {self.n_left_out} of its trials lie outside this space" if self.n_left_out else ""
-        if not self.is_comparable:
-            why = "other data, folds or targets, so no value is taken"
-            return f"warm start from {self.source}: {why}; {leaders}{left_out}"
-        return (
-            f"warm start from {self.source}: {len(self.prior)} results are known, {leaders}; "
-            f"{self.n_inherited} trials tried before count on{left_out}"
-        )
+        return f"warm start from {self.source}: {taken}{counted}{left_out}"
 
 
-def earlier_search(source: str, objective: Objective, read_mlflow: ReadMlflow, resolve: Resolve) -> EarlierSearch:
+def earlier_search(
+    source: str, objective: Objective, read_mlflow: ReadMlflow, resolve: Resolve, fidelity_of: FidelityOf
+) -> EarlierSearch:
     """Return the search that `--warm-start` names.
 
     Args:
@@ -123,13 +145,14 @@ def earlier_search(source: str, objective: Objective, read_mlflow: ReadMlflow, r
         objective: By which the leaders of a run are chosen.
         read_mlflow: `analysis.mlflow_tracker.stored_trials`, for this package does not import it.
         resolve: Completes a config as the family does.
+        fidelity_of: Puts numbers to the fidelity that a space file names.
 
     Raises:
         SpaceError: The source is not there, or cannot be read.
     """
     kind, colon, rest = source.partition(":")
     if not colon or kind not in ("mlflow", "optuna"):
-        return earlier_run(Path(source), objective)
+        return earlier_run(Path(source), objective, fidelity_of)
     place, hash_sign, name = rest.rpartition("#")
     if not hash_sign or not place or not name:
         raise SpaceError(f"--warm-start: expected {kind}:PLACE#NAME, found {source!r}; add # and a name")
@@ -142,11 +165,11 @@ def earlier_search(source: str, objective: Objective, read_mlflow: ReadMlflow, r
     return earlier_records(name, [{**r, "parameters": typed(r["parameters"], resolve)} for r in records])
 
 
-def earlier_run(run_dir: Path, objective: Objective) -> EarlierSearch:
+def earlier_run(run_dir: Path, objective: Objective, fidelity_of: FidelityOf) -> EarlierSearch:
     """Return the search of a run folder, whatever state it is in.
 
     Raises:
-        SpaceError: There is no readable journal.
+        SpaceError: There is no readable journal, or a space file that cannot be understood.
     """
     try:
         history = Study.read(run_dir / JOURNAL)
@@ -157,13 +180,28 @@ def earlier_run(run_dir: Path, objective: Objective) -> EarlierSearch:
         EarlierTrial(trial=replace(trial, trial_id=f"{name}/{trial.trial_id}"), value=objective.loss(trial))
         for trial in history.trials.values()
     ]
+    told = {} if "fidelity" in header else {"fidelity": _fidelity_of_space_file(run_dir / SPACE, fidelity_of)}
     return EarlierSearch(
         name=name,
         trials=trials,
-        facts={key: header.get(key) for key in COMPARABLE},
+        facts={key: header.get(key) for key in COMPARABLE} | told,
         n_tried=history.n_accepted + header.get("warm_start", {}).get("n_inherited", 0),
         seed=header["study"]["seed"],
     )
+
+
+def _fidelity_of_space_file(file: Path, fidelity_of: FidelityOf) -> Mapping[str, Any] | None:
+    """Return what a run was trained at whose journal does not say; None where there is no space file either.
+
+    The file of a run has every default written out: one that names no scale is older than scales, and was whole.
+    """
+    if not file.is_file():
+        return None
+    section = read_bytes(file.read_bytes(), str(file)).plain().get("fidelity", {})
+    try:
+        return fidelity_of(FidelitySection.model_validate(section))
+    except ValidationError as error:
+        raise SpaceError(f"{file}: fidelity: expected what a run wrote, found {section}; restore the file") from error
 
 
 def earlier_study(url: str, name: str) -> EarlierSearch:
@@ -228,25 +266,40 @@ def warm_start(
             f"--warm-start {earlier.name}: expected configs of this space, found {len(earlier.trials)} of another; "
             f"the first: {json.dumps(dict(earlier.trials[0].trial.config))[:200]}"
         )
-    is_comparable = all(earlier.facts.get(key) is not None and earlier.facts[key] == facts[key] for key in COMPARABLE)
+    has_same_rows = all(earlier.facts.get(key) is not None and earlier.facts[key] == facts[key] for key in SAME_ROWS)
+    fidelity = earlier.facts.get("fidelity") if has_same_rows else None
+    gaps = [facts["fidelity"][share] - fidelity[share] for share in SHARES] if fidelity else []
+    is_comparable = bool(gaps) and not any(gaps)
+    is_lower = any(gaps) and min(gaps) >= 0
     complete = [
         (known.value, known.trial.number, known.trial.trial_id, point)
         for known, point in points
         if known.value is not None and known.trial.state is TrialState.COMPLETE
     ]
-    leaders = sorted(complete, key=lambda entry: entry[:2])[:N_LEADERS]
+    n_leaders = math.ceil(len(complete) / PROMOTED_ONE_IN) if is_lower else N_LEADERS
+    leaders = sorted(complete, key=lambda entry: entry[:2])[:n_leaders]
     tried_first = {trial_id for _, _, trial_id, _ in leaders}
     rest = [(known.trial, point) for known, point in points if known.trial.trial_id not in tried_first]
     heard = [as_heard(trial, point, ladder) for trial, point in rest] if is_comparable else []
     prior = [trial for trial in heard if trial is not None]
+    # Whatever its fidelity, a trial on the same rows was a chance to look good there by luck, and what is promoted was
+    # chosen among them by that. Leaders whose values are taken come again as the trials that they were and count once;
+    # what is promoted is trained anew as another model, so both trainings count.
+    n_again = len(leaders) if is_comparable else 0
     return WarmStart(
         source=earlier.name,
         is_comparable=is_comparable,
         prior=tuple(replace(trial, number=k - len(prior)) for k, trial in enumerate(prior)),
         enqueue=tuple(point for *_, point in leaders),
-        n_inherited=max(0, earlier.n_tried - len(leaders)) if is_comparable else 0,
+        n_inherited=max(0, earlier.n_tried - n_again) if has_same_rows else 0,
         n_left_out=len(fitting) - len(points),
+        promoted_from=_in_words(fidelity) if fidelity and is_lower else "",
     )
+
+
+def _in_words(fidelity: Mapping[str, Any]) -> str:
+    shares = ", ".join(f"{name.removesuffix('_frac')} {fidelity[name]:g}" for name in SHARES)
+    return f"scale {fidelity['scale']} ({shares})"
 
 
 def as_point(config: Config, space: Space, resolve: Resolve) -> Config | None:

@@ -18,6 +18,7 @@ LEADING, REST, FRONT = "#0072B2", "#8C8C8C", "#D55E00"
 STATE_COLOURS = {
     "complete": "#0072B2",
     "stopped": "#8C8C8C",
+    "paused": "#B5A642",
     "running": "#56B4E9",
     "failed": "#D55E00",
     "diverged": "#CC79A7",

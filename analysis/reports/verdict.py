@@ -20,6 +20,7 @@ LEVEL = 0.05
 STATE_WORDS = {
     "complete": "complete",
     "stopped": "stopped early",
+    "paused": "set aside",
     "failed": "failed",
     "diverged": "diverged",
     "out_of_memory": "out of memory",

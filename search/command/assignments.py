@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from search.command.setup import Setup
 
 if TYPE_CHECKING:
-    from search.settings import SpaceFile
     from search.trial import Trial
     from trainables.protocol import Assignment
 
@@ -37,17 +36,9 @@ def trial_assignment(setup: Setup, run_dir: Path, trial: Trial) -> Assignment:
             "keep_fold_weights": spec.search.optimizer == "population_based",
         },
         n_workers=spec.resources.workers_per_trial,
-        fidelity=_fidelity(spec),
+        fidelity=setup.fidelity,
         inherit=trial.inherit,
     )
-
-
-def _fidelity(spec: SpaceFile) -> dict[str, Any]:
-    """Return the scale at which every trial of the search is trained (SEARCH-16)."""
-    from trainables.fidelity import SCALES
-
-    own = spec.fidelity.model_dump(include={"width_frac", "depth_frac", "data_frac"}, exclude_none=True)
-    return {**SCALES[spec.fidelity.scale].model_dump(), **own}
 
 
 def results_folder(setup: Setup, run_dir: Path) -> Path:

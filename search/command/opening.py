@@ -50,7 +50,7 @@ def taken_over(setup: Setup, run_dir: Path, scored: str, is_resumed: bool) -> Wa
         setup.earlier,
         space=setup.spec.space(),
         ladder=setup.ladder,
-        facts={"family": setup.spec.family, "scored": scored},
+        facts={"family": setup.spec.family, "scored": scored, "fidelity": setup.fidelity},
         resolve=lambda config: resolved(config, setup.config_class),
     )
     print(warm.describe(), file=sys.stderr)
@@ -83,6 +83,7 @@ def open_study(setup: Setup, run_dir: Path, dataset: Dataset, scored: str, warm:
         "folds": spec.folds.model_dump(mode="json"),
         "marks": dict(dataset.marks),
         "scored": scored,
+        "fidelity": setup.fidelity,
         "warm_start": warm.to_header(),
         **provenance(),
     }

@@ -45,7 +45,7 @@ def plan_file(setup: Setup, run_dir: Path, study: Study, dataset: Dataset) -> di
         },
         "optimizer": spec.search.optimizer,
         "stopping": spec.search.stopping.rule,
-        "scale": spec.fidelity.scale,
+        **setup.fidelity,
         "n_trials": spec.budget.trials,
         "inherited_trials": header["warm_start"]["n_inherited"],
         "warm_start": header["warm_start"]["source"],

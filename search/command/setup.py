@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
-    from search.settings import SpaceFile
+    from search.settings import FidelitySection, SpaceFile
     from search.space_file import Document
     from search.trial import Config, Rung
     from search.warm_start import EarlierSearch
@@ -36,6 +37,11 @@ class Setup:
     name: str
     seed: int
     earlier: EarlierSearch | None
+
+    @property
+    def fidelity(self) -> dict[str, Any]:
+        """Name and shares of the scale at which every trial of the search is trained (SEARCH-16)."""
+        return _fidelity(self.spec.fidelity)
 
     def full_config(self, config: Config) -> Any:
         """Return the family's config: what the space leaves out takes its default."""
@@ -78,6 +84,13 @@ def set_up(chosen: argparse.Namespace) -> Setup:
     )
 
 
+def _fidelity(section: FidelitySection) -> dict[str, Any]:
+    from trainables.fidelity import SCALES
+
+    own = section.model_dump(include={"width_frac", "depth_frac", "data_frac"}, exclude_none=True)
+    return {**SCALES[section.scale].model_dump(), **own}
+
+
 def _earlier(source: str, spec: SpaceFile, config_class: Any) -> EarlierSearch:
     """Read the source of a warm start; nothing is written to it."""
     from search.validity import resolved
@@ -88,7 +101,10 @@ def _earlier(source: str, spec: SpaceFile, config_class: Any) -> EarlierSearch:
 
         return stored_trials(uri, experiment)
 
-    return earlier_search(source, spec.minimised()[0], read_mlflow, lambda config: resolved(config, config_class))
+    def resolve(config: Config) -> Mapping[str, Any] | None:
+        return resolved(config, config_class)
+
+    return earlier_search(source, spec.minimised()[0], read_mlflow, resolve, _fidelity)
 
 
 def _read_space(chosen: argparse.Namespace) -> tuple[SpaceFile, Document, str]:

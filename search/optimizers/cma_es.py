@@ -41,7 +41,7 @@ class CmaEs:
             n for n in space.free if kinds[n].size != 1 and not kinds[n].conditions and not isinstance(kinds[n], Choice)
         )
         self._cma = self._begin(population, sigma) if self._names else None
-        self._batch: list[tuple[Rank, np.ndarray]] = []
+        self._batch: dict[int, tuple[Rank, np.ndarray]] = {}
 
     def ask(self, number: int, seed: int) -> Proposal:
         rng = np.random.default_rng(seed)
@@ -61,11 +61,11 @@ class CmaEs:
         rank = self._rank(trial)
         if rank is None:
             return
-        self._batch.append((rank, np.array(trial.note["place"])))
+        self._batch[trial.number] = rank, np.array(trial.note["place"])
         if len(self._batch) == self._cma.population_size:
-            ordered = sorted(self._batch, key=lambda entry: entry[0])
+            ordered = sorted(self._batch.values(), key=lambda entry: entry[0])
             self._cma.tell([(place, float(position)) for position, (_, place) in enumerate(ordered)])
-            self._batch = []
+            self._batch = {}
 
     def _begin(self, population: int, sigma: float) -> CMAwM:
         n = len(self._names)
@@ -90,7 +90,7 @@ class CmaEs:
         if not trial.state.has_value:
             return None
         reached = len(trial.observations)
-        return int(trial.state is TrialState.STOPPED), -reached, math.inf if loss is None else loss
+        return int(trial.state is not TrialState.COMPLETE), -reached, math.inf if loss is None else loss
 
 
 def cma_es(space: Space, *, objectives: Sequence[Objective], population: int, seed: int, sigma: float = 1 / 6) -> CmaEs:

@@ -22,6 +22,7 @@ from search.optimizers import Proposal
 from search.optimizers.experience import Experience
 from search.optimizers.gaussian_process import Prior
 from search.optimizers.genome import Array, Genome
+from search.optimizers.one_thread import one_thread
 from search.optimizers.scalarisation import drawn_weights
 from search.optimizers.surrogate import VIEWS, Screen, Surrogate
 from search.optimizers.valuation import FIRST_STRENGTH
@@ -32,6 +33,8 @@ from search.trial import Trial
 
 MOST_SOBOL = 1024
 """Later first proposals are drawn at random; also the most parameters for which a Sobol sequence is made."""
+FULL_BROOD = 100
+"""Results of a surrogate up to which all candidates are bred."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +45,7 @@ class Settings:
         n_startup: Results before the surrogate begins; until then a scrambled Sobol sequence proposes.
         n_elites: Configs that breed.
         tournament: Elites that compete to be a parent (SEARCH-5).
-        n_candidates: Candidates of the first round.
+        n_candidates: Candidates of the first round, as long as the surrogate holds no more than `FULL_BROOD` results.
         rounds: Rounds of breeding on with smaller steps.
         n_bred_on: Candidates that are bred on in a round, with as many children each as gives the same number again.
         mutation_rate: Chance of a gene to change.
@@ -54,7 +57,7 @@ class Settings:
     n_startup: int = 4
     n_elites: int = 16
     tournament: int = 3
-    n_candidates: int = 300
+    n_candidates: int = 800
     rounds: int = 6
     n_bred_on: int = 10
     mutation_rate: float = 0.25
@@ -94,9 +97,10 @@ class EvolutionaryBayesian:
     def tell(self, trial: Trial) -> None:
         self._experience.tell(trial)
 
+    @one_thread
     def ask(self, number: int, seed: int) -> Proposal:
         rng = np.random.default_rng(seed)
-        if self._experience.n_finished < self.settings.n_startup or self.genome.n_genes == 0:
+        if self._experience.n_valued < self.settings.n_startup or self.genome.n_genes == 0:
             return Proposal(config=self.genome.decode(self._first(number, rng)), origin="random")
         weights = drawn_weights(len(self._experience.objectives), rng)
         screen = self._surrogate.screen(str(rng.choice(list(VIEWS))), weights)
@@ -124,7 +128,7 @@ class EvolutionaryBayesian:
     def _first_brood(self, screen: Screen, elites: Indices, rng: np.random.Generator) -> Brood:
         """Return children of two elites (the first half), relatives of the three best, and as many fresh configs."""
         genes, strengths = screen.results.genes[elites], screen.results.strengths[elites]
-        quarter, settings = self.settings.n_candidates // 4, self.settings
+        quarter, settings = self._n_candidates(screen) // 4, self.settings
         first, second = (tournament(len(genes), 2 * quarter, settings.tournament, rng) for _ in range(2))
         inherited = np.sqrt(strengths[first] * strengths[second])
         strength = adapted(inherited, rng, rate=settings.self_adaptation, least=0.005, most=0.5)
@@ -145,11 +149,15 @@ class EvolutionaryBayesian:
         scores = screen.score(brood.genes)
         for level in range(1, self.settings.rounds + 1):
             top = np.argsort(-scores, kind="stable")[: self.settings.n_bred_on]
-            old = brood.taken(np.repeat(top, max(self.settings.n_candidates // (3 * len(top)), 1)))
+            old = brood.taken(np.repeat(top, max(self._n_candidates(screen) // (3 * len(top)), 1)))
             steps = np.exp(rng.uniform((level + 1) * math.log(0.3), level * math.log(0.5), len(old.genes)))
             new = Brood(genes=self._mutated(old.genes, steps, rng), parents=old.parents, strengths=old.strengths)
             brood, scores = joined(brood, new), np.concatenate([scores, screen.score(new.genes)])
         return brood, scores
+
+    def _n_candidates(self, screen: Screen) -> int:
+        """Return how many candidates a round begins with: fewer where each costs more, so that a decision does not."""
+        return max(4, min(self.settings.n_candidates, self.settings.n_candidates * FULL_BROOD // screen.n_held))
 
     def _mutated(self, genes: Array, strengths: Array, rng: np.random.Generator) -> Array:
         return self.genome.express(mutate(genes, strengths, self.genome, rng, rate=self.settings.mutation_rate))

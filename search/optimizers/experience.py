@@ -1,4 +1,8 @@
-"""What an optimizer has heard, as arrays: rows of finished trials with a value, in the order of their ends."""
+"""What an optimizer has heard, as arrays: rows of trials with a value, in the order in which they left their workers.
+
+A trial that was set aside and taken up again leaves several times; its older rows are then superseded, and still there
+for whoever asks what was known before.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +30,7 @@ class Results:
         progress: (n,) share of the ladder seen, above 0; 1 is complete.
         strengths: (n,) mutation strength that made each.
         is_newest: (n,) whether a row is the newest of its trial.
+        excesses: (n,) `Trial.excess`, NaN where unknown.
         ids: (n,) trial ids.
     """
 
@@ -35,6 +40,7 @@ class Results:
     progress: Array
     strengths: Array
     is_newest: NDArray[np.bool_]
+    excesses: Array
     ids: Sequence[str]
 
     def __len__(self) -> int:
@@ -49,6 +55,7 @@ class Results:
             progress=self.progress[rows],
             strengths=self.strengths[rows],
             is_newest=self.is_newest[rows],
+            excesses=self.excesses[rows],
             ids=[self.ids[row] for row in rows],
         )
 
@@ -67,19 +74,32 @@ class Experience:
         self._first_mark = first_mark
         self.objectives = tuple(objectives)
         self._genes, self._untrainable = _Rows(genome.n_genes), _Rows(genome.n_genes)
-        self._excesses, self._untrainable_excesses = _Rows(1), _Rows(1)
+        self._untrainable_excesses = _Rows(1)
         self._valuation = Valuation(self.objectives)
         self._numbers = _Rows(2 * len(self.objectives) + 3)
+        self._excesses, self._until = _Rows(1), _Rows(1)
         self._ids: list[str] = []
         self._ends: list[int] = [0]
-        self._open: list[tuple[int, Trial]] = []
+        self._rows_of: dict[int, slice] = {}
+        self._first_ends: list[int] = [0]
+        self._open: dict[int, Trial] = {}
         self._running: dict[int, tuple[Array, Trial]] = {}
         self._known: set[bytes] = set()
 
     @property
-    def n_finished(self) -> int:
-        """Number of finished trials with a value."""
+    def n_valued(self) -> int:
+        """Number of trials that have left a worker with a value."""
+        return len(self._rows_of)
+
+    @property
+    def n_ends(self) -> int:
+        """How often a trial has left a worker with a value."""
         return len(self._ends) - 1
+
+    @property
+    def mark(self) -> int:
+        """Number of ends when the number of trials with a value last passed one of the marks."""
+        return self._first_ends[last_mark(self.n_valued, self._first_mark)]
 
     @property
     def n_untrainable(self) -> int:
@@ -90,7 +110,7 @@ class Experience:
         """Hear a trial at any change of it."""
         genes = self.expressed(trial)
         self._known.add(key(genes))
-        if not trial.state.is_finished:
+        if trial.state is TrialState.RUNNING:
             self._running[trial.number] = genes, trial
             return
         self._running.pop(trial.number, None)
@@ -99,8 +119,7 @@ class Experience:
             self._untrainable.append(genes)
             self._untrainable_excesses.append(excess)
         elif trial.state.has_value and self._has_values(trial):
-            self._take(genes, trial)
-            self._excesses.append(excess)
+            self._take(genes, trial, excess)
 
     def is_known(self, genes: Array) -> bool:
         """Say whether a config was proposed before."""
@@ -114,25 +133,22 @@ class Experience:
         """Return the (m, d) expressed genes of configs that could not be trained, oldest first."""
         return self._untrainable.view[:n_first]
 
-    def excesses(self, n_results: int | None, n_untrainable: int | None) -> tuple[Array, Array]:
-        """Return `Trial.excess` of the trials of `results` and of `untrainable`, NaN where unknown.
-
-        One value a trial, in the order of the rows that are its newest; running trials have none yet.
-        """
-        n_known = self.n_finished if n_results is None else min(n_results, self.n_finished)
-        known = self._excesses.view[:n_known, 0]
-        n_live = int(self.results(n_results).is_newest.sum()) - n_known
-        return np.append(known, np.full(n_live, np.nan)), self._untrainable_excesses.view[:n_untrainable, 0]
+    def untrainable_excesses(self, n_first: int | None = None) -> Array:
+        """Return the (m,) `Trial.excess` of the same configs, NaN where unknown."""
+        return self._untrainable_excesses.view[:n_first, 0]
 
     def results(self, n_first: int | None = None, *, reporting: Trial | None = None) -> Results:
-        """Return the first finished trials; with None all of them, and running ones that have reported at the end.
+        """Return what was known after some ends; with None after all, and running trials that have reported.
 
         Args:
-            n_first: Number of finished trials.
+            n_first: Number of ends.
             reporting: A running trial with an observation that was not told yet.
         """
-        end = self._ends[-1 if n_first is None else min(n_first, self.n_finished)]
+        n_ends = self.n_ends if n_first is None else min(n_first, self.n_ends)
+        end = self._ends[n_ends]
+        is_valid = self._until.view[:end, 0] > n_ends
         genes, numbers, ids = self._genes.view[:end], self._numbers.view[:end], self._ids[:end]
+        excesses = self._excesses.view[:end, 0]
         if n_first is None:
             running = dict(self._running)
             if reporting is not None:
@@ -142,37 +158,52 @@ class Experience:
             genes = np.vstack([genes, *(np.tile(g, (len(rows), 1)) for g, _, rows in live)])
             numbers = np.vstack([numbers, *(rows for _, _, rows in live)])
             ids = [*ids, *(t.trial_id for _, t, rows in live for _ in rows)]
+            excesses = np.append(excesses, np.full(len(numbers) - end, np.nan))
+            is_valid = np.append(is_valid, np.ones(len(numbers) - end, bool))
+            for trial in (t for _, t in seen if t.number in self._rows_of):
+                is_valid[self._rows_of[trial.number]] = False
         k = len(self.objectives)
-        return Results(
+        known = Results(
             genes=genes,
             losses=numbers[:, :k],
             variances=numbers[:, k : 2 * k],
             progress=numbers[:, -3],
             strengths=numbers[:, -2],
             is_newest=numbers[:, -1] > 0,
+            excesses=excesses,
             ids=ids,
         )
+        return known if is_valid.all() else known.taken(np.flatnonzero(is_valid))
 
     def expressed(self, trial: Trial) -> Array:
         """Return the (d,) expressed genes of a trial."""
         genes = np.nan_to_num(self.genome.encode(trial.config), nan=0.5)
         return np.asarray(self.genome.express(genes[None])[0])
 
-    def _take(self, genes: Array, trial: Trial) -> None:
-        if trial.state is TrialState.COMPLETE:
-            self._valuation.learn(trial)
+    def _take(self, genes: Array, trial: Trial, excess: Array) -> None:
+        self._valuation.learn(trial)
         rows = self._valuation.rows(trial)
+        self._open.pop(trial.number, None)
         if len(rows) > 1 or trial.state is not TrialState.COMPLETE:
-            self._open.append((self._ends[-1], trial))
+            self._open[trial.number] = trial
         for row in rows:
             self._genes.append(genes)
             self._numbers.append(row)
+            self._excesses.append(excess)
+            self._until.append(np.array([np.inf]))
             self._ids.append(trial.trial_id)
-        self._ends.append(self._ends[-1] + len(rows))
-        if self.n_finished == last_mark(self.n_finished, self._first_mark):
-            for start, known in self._open:
+        start = self._ends[-1]
+        self._ends.append(start + len(rows))
+        if trial.number in self._rows_of:
+            self._until.view[self._rows_of[trial.number]] = self.n_ends
+        is_new = trial.number not in self._rows_of
+        self._rows_of[trial.number] = slice(start, start + len(rows))
+        if is_new:
+            self._first_ends.append(self.n_ends)
+        if is_new and self.n_valued == last_mark(self.n_valued, self._first_mark):
+            for number, known in self._open.items():
                 revised = self._valuation.rows(known)
-                self._numbers.view[start : start + len(revised)] = revised
+                self._numbers.view[self._rows_of[number]] = revised
 
     def _has_values(self, trial: Trial) -> bool:
         return all(objective.loss(trial) is not None for objective in self.objectives)

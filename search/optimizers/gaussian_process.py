@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_solve, solve_triangular
-from scipy.linalg.lapack import dpotrf, dpotri
+from scipy.linalg import cho_solve
+from scipy.linalg.lapack import dpotrf, dpotri, dtrtri
 from scipy.optimize import minimize
 from scipy.special import erfcx, log_ndtr
 
@@ -116,6 +116,7 @@ class GaussianProcess:
     kernel: Kernel
     _scaled: Array = field(init=False)
     _factor: Array = field(init=False)
+    _inverse_factor: Array = field(init=False)
     _alpha: Array = field(init=False)
 
     def __post_init__(self) -> None:
@@ -124,11 +125,12 @@ class GaussianProcess:
         covariance[np.diag_indices_from(covariance)] += self.variance + self.kernel.noise + JITTER
         self._factor = _cholesky(covariance)
         self._alpha = cho_solve((self._factor, True), self.y)
+        self._inverse_factor = dtrtri(self._factor, lower=1)[0]  # a product takes half the time of a solve
 
     def predict(self, x: Array) -> tuple[Array, Array]:
         """Return mean and standard deviation, (m,) each, of the function (without noise) at (m, q) inputs."""
         cross = self._cross(x)
-        solved = solve_triangular(self._factor, cross.T, lower=True, check_finite=False)
+        solved = self._inverse_factor @ cross.T
         spread = self.kernel.scale - np.einsum("ij,ij->j", solved, solved)
         return cross @ self._alpha, np.sqrt(np.maximum(spread, 1e-12))
 

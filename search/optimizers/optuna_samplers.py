@@ -154,10 +154,12 @@ class OptunaOptimizer:
 
     def _state(self, trial: Trial) -> OptunaState:
         if trial.state is TrialState.RUNNING:
-            return OptunaState.RUNNING
+            known = self._table.told.get(trial.number)
+            is_resumed = known is not None and known.state is OptunaState.PRUNED
+            return OptunaState.PRUNED if is_resumed else OptunaState.RUNNING
         if trial.state is TrialState.COMPLETE and self._values(trial) is not None:
             return OptunaState.COMPLETE
-        if trial.state is TrialState.STOPPED:
+        if trial.state in (TrialState.STOPPED, TrialState.PAUSED):
             return OptunaState.PRUNED
         if trial.state in UNTRAINABLE and self._method.reads_constraints:
             return OptunaState.PRUNED

@@ -62,6 +62,7 @@ class PopulationBased:
         self._known.add(_key(trial.config))
         has_weights = trial.number >= 0 and bool(trial.by_fold())
         if trial.state.has_value and has_weights and self.objective.loss(trial) is not None:
+            self._ended = deque((t for t in self._ended if t.number != trial.number), maxlen=self._ended.maxlen)
             self._ended.append(trial)
 
     def ask(self, number: int, seed: int) -> Proposal:

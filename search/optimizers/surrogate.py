@@ -7,6 +7,7 @@ has the same kernels, whether or not it asked in between.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -26,6 +27,7 @@ from search.optimizers.gaussian_process import (
     squared_distances,
 )
 from search.optimizers.genome import Array, Genome
+from search.optimizers.one_thread import one_thread
 from search.optimizers.scalarisation import scalarised
 from search.trial import Trial
 
@@ -60,11 +62,15 @@ def log_gap(losses: Array, variances: Array) -> Target:
     """Return the softened logarithm of the distance to the best, in units of the median's: the near end counts more."""
     gap = losses - losses.min()
     unit = float(np.median(gap)) or 1.0
-    return _standard(np.log(gap / unit + SOFTENING), 1 / (gap + SOFTENING * unit), variances)
+    known = variances[np.isfinite(variances)]
+    soft = SOFTENING * unit + NOISE_SOFTENING * math.sqrt(float(np.median(known)) if len(known) else 0.0)
+    return _standard(np.log((gap + soft) / unit), 1 / (gap + soft), variances)
 
 
 SOFTENING = 0.4
 """Smallest distance to the best that `log_gap` tells from none, in units of the median's; by benchmarks/RESULTS.md."""
+NOISE_SOFTENING = 2.0
+"""How much of the usual standard error is added to it: what noise alone could have made is not told from none."""
 VIEWS: Mapping[str, Callable[[Array, Array], Target]] = {"plain": plain, "log": log_gap}
 """Ways to see losses. Which is best differs from problem to problem, so proposals take turns at random."""
 
@@ -91,6 +97,11 @@ class Screen:
     means: Array
     best: float
     explains: bool
+
+    @property
+    def n_held(self) -> int:
+        """Number of results that the process of losses holds, at least 1."""
+        return len(self.losses.y)
 
     def score(self, genes: Array) -> Array:
         """Return the log of the expected improvement times the chance that the config can be trained, (m,)."""
@@ -143,7 +154,7 @@ class Surrogate:
             view: Key of `VIEWS`.
             weights: (n_objectives,) of the losses.
         """
-        mark = self._mark()
+        mark = self.experience.mark
         kernel, explains = self._remembered(view, (mark, 0), self._loss_kernel)
         x, results, target = self._seen(self.experience.results(), view, weights)
         process = self._process(x, target, kernel)
@@ -159,6 +170,7 @@ class Surrogate:
         best = float(means[is_end].min() if is_end.any() else means.min())
         return Screen(self.genome, process, self._failures(mark), newest, means, best, explains)
 
+    @one_thread
     def forecast(self, trial: Trial, *, view: str, weights: Array) -> Forecast:
         """Return what a running trial will be worth, by its newest observation, which was not told, and all others.
 
@@ -167,15 +179,12 @@ class Surrogate:
             view: Key of `VIEWS`.
             weights: (n_objectives,) of the losses.
         """
-        kernel, _ = self._remembered(view, (self._mark(), 0), self._loss_kernel)
+        kernel, _ = self._remembered(view, (self.experience.mark, 0), self._loss_kernel)
         x, results, target = self._seen(self.experience.results(reporting=trial), view, weights)
         process = self._process(x, target, kernel)
         complete = process.mean(inputs(self.genome, results.genes[results.progress == 1.0]))
         mean, deviation = process.predict(inputs(self.genome, self.experience.expressed(trial)[None]))
         return Forecast(mean=float(mean[0]), deviation=float(deviation[0]), complete=complete)
-
-    def _mark(self) -> int:
-        return last_mark(self.experience.n_finished, self._n_first)
 
     def _seen(self, results: Results, view: str, weights: Array) -> tuple[Array, Results, Target]:
         """Return inputs of a process, the results that it holds, and their losses as it sees them."""
@@ -219,7 +228,8 @@ class Surrogate:
         results = self.experience.results(n_results)
         good = results.genes[results.is_newest][-self._n_points // 2 :]
         bad = self.experience.untrainable(n_bad)[-self._n_points // 2 :]
-        known_good, known_bad = self.experience.excesses(n_results, n_bad)
+        known_bad = self.experience.untrainable_excesses(n_bad)
+        known_good = results.excesses[results.is_newest]
         excesses = np.concatenate([known_good[-self._n_points // 2 :], known_bad[-self._n_points // 2 :]])
         labels = np.concatenate([np.zeros(len(good)), np.ones(len(bad))])
         labels = np.where(np.isnan(excesses), labels, 0.5 + np.clip(excesses / _usual(excesses), -1, 1) / 2)

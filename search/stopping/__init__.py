@@ -1,4 +1,4 @@
-"""Stopping rules: they look at observations and say continue or stop, and run nothing.
+"""Stopping rules: they look at observations and say continue, pause or stop, and run nothing.
 
 A new one is a file here and a line in `TABLE`.
 """
@@ -6,7 +6,7 @@ A new one is a file here and a line in `TABLE`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from search.objective import Objective
 from search.space import Space
@@ -29,6 +29,18 @@ class StoppingRule(Protocol):
 
         Args:
             trial: Running, with a newest observation that was not told yet and is not that of the last rung.
+        """
+
+
+@runtime_checkable
+class PausingRule(StoppingRule, Protocol):
+    """A rule that sets trials aside and takes them up again."""
+
+    def resume(self, *, is_last: bool) -> str | None:
+        """Return the paused trial that goes on now: a pure function of what was told before; None: a new one instead.
+
+        Args:
+            is_last: Whether there will be no new one: then None ends the search with what is paused left as it is.
         """
 
 

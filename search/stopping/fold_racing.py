@@ -10,10 +10,15 @@ has little noise of its own. Leaders are those whom chance has helped: they are 
 not use, the later ones of complete trials. While no trial is complete the leader is chosen on the very folds of the
 test, and the look then pays for all trials that could have been chosen.
 
-A search soon proposes trials that nothing can tell apart, and a test alone keeps all of them to the end. The margin, in
-standard errors of a difference over all folds, says what is worth telling apart.
+A search soon proposes trials that nothing can tell apart, and a test alone keeps all of them to the end. A margin, in
+standard errors of a difference over all folds, says what is worth telling apart; there is none unless it is given.
 
-The last folds are for finalists: no decision looks at them, so whoever reaches them is judged on untouched folds.
+The last folds are for finalists: no test looks at them, so whoever reaches them is judged on folds that dropped nobody.
+
+What is left is done in the order in which it promises most, fold by fold (`search.stopping.promise`): a trial that is
+surpassed is set aside, not dropped, and goes on where nothing better is left to do. So alpha is as it was, and what a
+budget cuts off is what promised least. The idea of going on with old trials or beginning new ones by what either
+promises is that of Swersky, Snoek & Adams (2014), "Freeze-thaw Bayesian optimization", arXiv:1406.3896.
 """
 
 from __future__ import annotations
@@ -26,11 +31,14 @@ import numpy as np
 from search.objective import Objective
 from search.space import Space
 from search.stopping.paired_test import Floats, VariancePrior, between_folds, fit_prior, p_worse, within_folds
+from search.stopping.promise import Outlook, Promises
 from search.stopping.spending import levels
-from search.trial import Decision, Rung, Trial
+from search.trial import Decision, Rung, Trial, TrialState
 
 FEWEST_DOF = 6
 """Degrees of freedom of the spreads of other trials before they say something about another one."""
+FOLDS_FIRST = 2
+"""Folds that the first trials are seen on, from which all is learnt about the size of chance."""
 NEWEST = 256
 """Trials whose spreads are looked at, the newest ones: a bound on the cost of a report."""
 
@@ -54,6 +62,7 @@ class FoldRacing:
             is of no use. Zero or more.
         spending: Power of the spent share of alpha over looks: 1 spends evenly, 3 keeps most for the late looks
             (as O'Brien and Fleming do); above 0.
+        best_first: Set trials aside for what promises more; else each goes on until it is dropped.
 
     Raises:
         ValueError: A number is outside its range.
@@ -68,8 +77,9 @@ class FoldRacing:
         min_folds: int = 1,
         final_folds: int = 1,
         leaders: int = 4,
-        margin: float = 1.0,
+        margin: float = 0.0,
         spending: float = 1.0,
+        best_first: bool = True,
     ) -> None:
         if not 0 < alpha < 1 or min(min_folds, final_folds, leaders) < 1 or margin < 0 or spending <= 0:
             raise ValueError(
@@ -87,21 +97,57 @@ class FoldRacing:
         """Nominal level of the look after so many folds."""
         self._field = _Field(objective, n_folds)
         self._spreads = _Spreads()
+        self.best_first = best_first
+        self._outlook = Outlook(n_folds)
+        self._paused: dict[int, str] = {}
 
     def tell(self, trial: Trial) -> None:
         series = self._field.take_in(trial)
-        if series is not None and series.n_folds >= 2:
-            self._spreads.take_in(trial.number, series.losses)
+        if trial.state is TrialState.PAUSED:
+            self._paused[trial.number] = trial.trial_id
+        else:
+            self._paused.pop(trial.number, None)
+        if trial.state.is_finished and not trial.state.has_value:
+            self._outlook.remove(trial.number)
+        if series is not None:
+            self._outlook.take_in(trial.number, series.losses)
+            if series.n_folds >= 2:
+                self._spreads.take_in(trial.number, series.losses)
 
     def decide(self, trial: Trial) -> Decision:
         own = _Series.of(trial, self.objective)
-        if own is None or trial.observations[-1].share < 1.0 or own.n_folds not in self.looks:
+        if own is None or trial.observations[-1].share < 1.0:
             return Decision.CONTINUE
-        n_compared, leaders = self._field.leaders(own, trial.number, self.leaders)
-        if not leaders:
-            return Decision.CONTINUE
-        level = self.levels[own.n_folds] / n_compared
-        return Decision.STOP if self._is_worse(own, leaders, level) else Decision.CONTINUE
+        if own.n_folds in self.looks:
+            n_compared, leaders = self._field.leaders(own, trial.number, self.leaders)
+            if leaders and self._is_worse(own, leaders, self.levels[own.n_folds] / n_compared):
+                return Decision.STOP
+        return Decision.PAUSE if self.best_first and self._is_surpassed(own, trial.number) else Decision.CONTINUE
+
+    def resume(self, *, is_last: bool) -> str | None:
+        """Return the paused trial that promises most, where that is more than a new one does or there is no new one."""
+        if not self._paused:
+            return None
+        promises = self._outlook.promises()
+        if promises is None:
+            return next(iter(self._paused.values())) if is_last else None
+        promise, number = self._most_promising(promises)
+        return self._paused[number] if is_last or promise > promises.fresh else None
+
+    def _is_surpassed(self, own: _Series, number: int) -> bool:
+        """Say whether a new or a paused trial promises more; before that is known a few folds are enough."""
+        promises = self._outlook.promises_with(number, own.losses)
+        if promises is None:
+            return own.n_folds >= FOLDS_FIRST
+        return promises.of[number] < max(promises.fresh, self._most_promising(promises)[0])
+
+    def _most_promising(self, promises: Promises) -> tuple[float, int]:
+        """Return the largest promise of a paused trial and its number, the first of equals.
+
+        Those that reported too long ago promise nothing: the oldest of them stands for all.
+        """
+        best = max(((promises.of[n], -n) for n in promises.of if n in self._paused), default=None)
+        return (best[0], -best[1]) if best is not None else (0.0, next(iter(self._paused), -1))
 
     def _is_worse(self, own: _Series, leaders: Sequence[_Series], level: float) -> bool:
         """Say whether the trial is worse than the mean of the leaders, or no better by the margin.
@@ -263,8 +309,9 @@ def fold_racing(
     min_folds: int = 1,
     final_folds: int = 1,
     leaders: int = 4,
-    margin: float = 1.0,
+    margin: float = 0.0,
     spending: float = 1.0,
+    best_first: bool = True,
 ) -> FoldRacing:
     """Make the rule for the first objective."""
     return FoldRacing(
@@ -276,4 +323,5 @@ def fold_racing(
         leaders=leaders,
         margin=margin,
         spending=spending,
+        best_first=best_first,
     )

@@ -9,10 +9,10 @@ import math
 from collections import deque
 
 import numpy as np
-from scipy.special import ndtr
 
 from search.estimates import paired_estimate
 from search.objective import Objective
+from search.stopping.improvement import expected_improvement
 from search.trial import Trial, TrialState
 
 N_WATCHED = 30
@@ -76,10 +76,12 @@ class WholeSearch:
         if fresh:
             self._n_heard[trial.trial_id] = len(trial.observations)
             self._seconds += sum(observation.seconds for observation in fresh)
-        is_new_end = trial.state.is_finished and trial.trial_id not in self._ended
-        if is_new_end and trial.state is not TrialState.INFEASIBLE:
+        if trial.state is TrialState.RUNNING or trial.state is TrialState.INFEASIBLE:
+            return
+        is_new = trial.trial_id not in self._ended
+        if is_new or trial.state is TrialState.COMPLETE:
             self._ended.add(trial.trial_id)
-            self._end(trial)
+            self._end(trial, is_new=is_new)
 
     def reason(self) -> str | None:
         """Return why nothing more should be proposed; None where the search goes on."""
@@ -100,15 +102,18 @@ class WholeSearch:
             return f"budget.give_up_after: all of the first {len(self._ended)} trials failed; {self._last_failure}"
         return None
 
-    def _end(self, trial: Trial) -> None:
+    def _end(self, trial: Trial, *, is_new: bool) -> None:
+        """Take in a trial that has ended or was set aside, or that has completed after it was."""
         if trial.state.has_value:
             self._has_worked = True
         else:
             self._last_failure = f"the last, {trial.trial_id}, {trial.state}: {trial.reason}"
-        self._n_since_record += 1
-        if trial.state is TrialState.COMPLETE and self._is_progress(trial):
+        self._n_since_record += is_new
+        has_use = self.patience is not None or self.least_improvement is not None
+        if has_use and trial.state is TrialState.COMPLETE and self._is_progress(trial):
             self._record, self._n_since_record = trial, 0
         if self.least_improvement is not None and trial.state.has_value:
+            self._latest = deque((t for t in self._latest if t.number != trial.number), maxlen=N_WATCHED)
             self._latest.append(trial)
             self._outlook = self._expected_improvement()
 
@@ -131,7 +136,7 @@ class WholeSearch:
         errors = np.array([error for _, error, _ in known])
         noise = float(np.median(errors * np.sqrt(np.array([n for _, _, n in known]) / whole)))
         spread = math.sqrt(max(float(np.var(gaps, ddof=1) - np.mean(errors**2)), 1e-4 * noise**2))
-        return N_WATCHED * normal_improvement(float(gaps.mean()), spread) / noise
+        return N_WATCHED * float(expected_improvement(-gaps.mean(), spread)) / noise
 
     def _is_progress(self, trial: Trial) -> bool:
         if self._record is None:
@@ -141,10 +146,3 @@ class WholeSearch:
         if own is None or best is None or paired is None:
             return False
         return best - own > (paired.error or 0.0)
-
-
-def normal_improvement(gap: float, spread: float) -> float:
-    """Return E[max(-x, 0)] of a normal x: the expected improvement of Jones, Schonlau & Welch (1998), equation 15."""
-    z = gap / spread
-    density = math.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
-    return spread * (density - z * float(ndtr(-z)))

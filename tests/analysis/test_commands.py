@@ -116,3 +116,6 @@ def test_runs_of_different_scales_are_not_compared(run_dir, tmp_path, capsys):
     write_plan(small, fake_run.plan(scale="small"))
     assert compare.main([str(run_dir), str(small)]) == 2
     assert "expected scale full, found small" in capsys.readouterr().err
+    shares = [str(fake_run.write(tmp_path / f"{share}", states=("complete",), data_frac=share)) for share in (1.0, 0.3)]
+    assert compare.main(shares) == 2
+    assert "expected data_frac 1.0, found 0.3" in capsys.readouterr().err

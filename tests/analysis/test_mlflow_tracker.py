@@ -12,11 +12,14 @@ from tests.analysis import fake_journal, fake_run
 
 MlflowClient = mlflow_tracker.MlflowClient
 
+SMALL = {"scale": "small", "width_frac": 0.5, "depth_frac": 0.5, "data_frac": 0.5}
+
 
 @pytest.fixture(scope="module")
 def mirrored(tmp_path_factory):
     """A run folder whose whole journal went to the default database."""
-    run_dir = fake_run.write(tmp_path_factory.mktemp("mirror") / "run", states=("complete",) * 2, n_folds=2)
+    run_dir = tmp_path_factory.mktemp("mirror") / "run"
+    fake_run.write(run_dir, states=("complete",) * 2, n_folds=2, **SMALL)
     (run_dir / "report.html").write_text("<html></html>")
     tracker = start(run_dir)
     tracker.replay(fake_journal.search())
@@ -42,6 +45,7 @@ def test_what_was_sent_can_be_read_back_by_a_warm_start(mirrored):
     assert first["parameters"] == {"lr": "0.001", "normalizer": "mad", "widths": "[8, 4]"}
     assert first["fold_losses"] == [(0, 1.0), (1, 2.0)]
     assert first["family"] == "condor"
+    assert first["fidelity"] == SMALL
     with pytest.raises(ValueError, match="expected a search in experiment none"):
         mlflow_tracker.stored_trials(uri, "none")
 

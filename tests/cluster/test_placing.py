@@ -15,7 +15,7 @@ from cluster.errors import ClusterError
 from cluster.ray_tune import Ending, Placing, StudyScheduler, StudySearcher, Ticker
 from cluster.watch import Watch
 from cluster.worker import decode_assignment
-from search.trial import TrialState
+from search.trial import Decision, TrialState
 
 
 def placing(study, tmp_path, *, max_concurrent=2, max_failures=1, watch=None):
@@ -65,6 +65,48 @@ def test_unfinished_trials_of_a_resumed_study_do_not_block_it(tmp_path):
     resumed = placing(FakeStudy([{"x": 0.1}] * 4, path=path), tmp_path)
     given = [resumed.hand_out(name) for name in "ab"]
     assert [(trial_id(g), g["attempt"]) for g in given] == [("t0000", 2), ("t0001", 2)]
+
+
+class PausingStudy(FakeStudy):
+    """Sets every trial aside at rung 0; what comes next is in `order`."""
+
+    def __init__(self, configs, order):
+        super().__init__(configs)
+        self.order = list(order)
+
+    def observe(self, trial_id, observation, attempt):
+        decision = super().observe(trial_id, observation, attempt)
+        return Decision.PAUSE if observation.rung == 0 else decision
+
+    def next(self):
+        return (
+            self.trials[self.order.pop(0)] if len(self.trials) == len(self.configs) and self.order else super().next()
+        )
+
+
+def test_a_worker_keeps_the_trial_that_comes_next_anyway(tmp_path):
+    place = placing(PausingStudy([{"x": 0.1}], ["t0000"]), tmp_path)
+    given = place.hand_out("a")
+    assert place.heard("a", report(given, 0))
+    assert place.heard("a", report(given, 1))
+
+
+def test_what_comes_instead_of_a_paused_trial_is_handed_out_next(tmp_path):
+    study = PausingStudy([{"x": 0.1}] * 2, ["t0000"])
+    place = placing(study, tmp_path, max_concurrent=1)
+    given = place.hand_out("a")
+    assert not place.heard("a", report(given, 0))
+    assert trial_id(place.hand_out("b")) == "t0001"
+    assert place.hand_out("c") is None
+
+
+def test_a_search_that_ends_takes_nothing_up(tmp_path):
+    study = PausingStudy([{"x": 0.1}] * 2, [])
+    place = placing(study, tmp_path, max_concurrent=1)
+    given = place.hand_out("a")
+    place.end(Ending.DEADLINE)
+    assert not place.heard("a", report(given, 0))
+    assert len(study.trials) == 1
 
 
 @pytest.mark.requirement("CLUSTER-4")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from search.trial import Decision, Observation, Trial, TrialState
 from tests.search.toy_search import running
 
 N_FOLDS = 8
+in_order = partial(FoldRacing, best_first=False)
+"""Without pausing: what the test alone decides."""
 
 
 def raced(number: int, losses: list[float], *, metric: str = "val_loss", blocks: bool = False, **fields: Any) -> Trial:
@@ -40,7 +43,7 @@ def raced(number: int, losses: list[float], *, metric: str = "val_loss", blocks:
 
 def rule_with_a_field(seed: int = 0, spread: float = 0.1, n: int = 20, **settings: Any) -> FoldRacing:
     """A rule that has heard complete trials around a loss of 1, so that it knows how much folds differ."""
-    rule, rng = FoldRacing(Objective(), N_FOLDS, **{"margin": 0.0, **settings}), np.random.default_rng(seed)
+    rule, rng = in_order(Objective(), N_FOLDS, **{"margin": 0.0, **settings}), np.random.default_rng(seed)
     for number in range(n):
         losses = 1.0 + spread * rng.standard_normal(N_FOLDS)
         rule.tell(raced(number, losses.tolist(), state=TrialState.COMPLETE))
@@ -66,7 +69,7 @@ def test_without_knowledge_of_the_spread_one_fold_drops_nobody() -> None:
 
 def test_a_few_trials_after_two_folds_tell_how_much_folds_scatter() -> None:
     """Six trials of two folds, nobody complete: the leader is one of six that could have been it."""
-    rule, rng = FoldRacing(Objective(), N_FOLDS, margin=0.0), np.random.default_rng(5)
+    rule, rng = in_order(Objective(), N_FOLDS, margin=0.0), np.random.default_rng(5)
     for number in range(6):
         losses = [1.0, 4.0] + 0.1 * rng.standard_normal(2)
         assert decide(rule, [9.0]) is Decision.CONTINUE
@@ -79,7 +82,7 @@ def test_a_few_trials_after_two_folds_tell_how_much_folds_scatter() -> None:
 
 def test_the_spread_of_a_trial_is_what_the_world_gave_it() -> None:
     """Folds differ by 5 for everyone and by 0.3 for each trial alone; a difference to four leaders has 1.25 as much."""
-    rule, rng = FoldRacing(Objective(), N_FOLDS), np.random.default_rng(6)
+    rule, rng = in_order(Objective(), N_FOLDS), np.random.default_rng(6)
     difficulty = 5 * rng.standard_normal(N_FOLDS)
     for number in range(200):
         n = int(rng.integers(2, N_FOLDS + 1))
@@ -96,7 +99,7 @@ def test_a_trial_is_held_against_the_mean_of_the_leaders() -> None:
     rest = [[1.0, 1.1, 0.9, 1.0, 1.1, 1.0, 0.9, 1.0], [1.1, 0.9, 1.0, 1.0, 0.9, 1.1, 1.0, 1.0]]
     decisions = {}
     for leaders in (1, 4):
-        rule = FoldRacing(Objective(), N_FOLDS, leaders=leaders, margin=0.0)
+        rule = in_order(Objective(), N_FOLDS, leaders=leaders, margin=0.0)
         for number, losses in enumerate([lucky, *rest * 4]):
             rule.tell(raced(number, losses, state=TrialState.COMPLETE))
         decisions[leaders] = decide(rule, [1.0, 0.9, 1.1])
@@ -105,7 +108,7 @@ def test_a_trial_is_held_against_the_mean_of_the_leaders() -> None:
 
 def test_folds_that_are_hard_for_all_drop_nobody() -> None:
     difficulty = np.array([0.0, 5.0, -3.0, 9.0, 0.0, 0.0, 0.0, 0.0])
-    rule, rng = FoldRacing(Objective(), N_FOLDS), np.random.default_rng(1)
+    rule, rng = in_order(Objective(), N_FOLDS), np.random.default_rng(1)
     for number in range(20):
         rule.tell(raced(number, (difficulty + 0.1 * rng.standard_normal(N_FOLDS)).tolist()))
     assert decide(rule, [0.0, 5.0, -3.0, 9.0]) is Decision.CONTINUE
@@ -117,7 +120,7 @@ def test_nobody_is_dropped_before_the_first_look_and_in_the_final_folds() -> Non
     assert rule.looks == (2, 3, 4, 5)
     decisions = [decide(rule, [9.0] * n) for n in range(1, N_FOLDS)]
     assert [d is Decision.STOP for d in decisions] == [False, True, True, True, True, False, False]
-    assert FoldRacing(Objective(), 1).looks == ()
+    assert in_order(Objective(), 1).looks == ()
 
 
 def test_only_whole_folds_are_looked_at() -> None:
@@ -128,7 +131,7 @@ def test_only_whole_folds_are_looked_at() -> None:
 
 def test_blocks_that_disagree_with_each_other_keep_a_trial() -> None:
     """Folds say worse; inside the folds the loss wanders so much that it may be chance."""
-    rule, rng = FoldRacing(Objective(), N_FOLDS), np.random.default_rng(2)
+    rule, rng = in_order(Objective(), N_FOLDS), np.random.default_rng(2)
     for number in range(20):
         rule.tell(raced(number, (1 + 0.1 * rng.standard_normal(N_FOLDS)).tolist(), blocks=True))
     calm = raced(99, [2.0], blocks=True)
@@ -146,7 +149,7 @@ def test_a_margin_drops_who_cannot_matter() -> None:
 
 
 def test_trials_that_failed_lead_nobody() -> None:
-    rule = FoldRacing(Objective(), N_FOLDS)
+    rule = in_order(Objective(), N_FOLDS)
     for number in range(20):
         rule.tell(raced(number, (1 + 0.1 * np.random.default_rng(number).standard_normal(2)).tolist()))
     rule.tell(raced(40, [-5.0, -5.0]))
@@ -156,7 +159,7 @@ def test_trials_that_failed_lead_nobody() -> None:
 
 
 def test_a_metric_to_maximise_is_turned() -> None:
-    rule, rng = FoldRacing(Objective("ic", "max"), N_FOLDS), np.random.default_rng(3)
+    rule, rng = in_order(Objective("ic", "max"), N_FOLDS), np.random.default_rng(3)
     for number in range(20):
         rule.tell(raced(number, (0.05 + 0.001 * rng.standard_normal(N_FOLDS)).tolist(), metric="ic"))
     assert decide(rule, [0.01, 0.01], metric="ic") is Decision.STOP

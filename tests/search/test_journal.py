@@ -68,6 +68,29 @@ def test_floats_keep_every_bit(value: float) -> None:
     assert json.loads(journal_module.to_json({"x": value}))["x"].hex() == value.hex()
 
 
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None))
+MORE = st.dates() | st.binary() | st.decimals() | st.frozensets(st.integers()) | st.fractions()
+
+
+def nested(leaves: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
+    """Lists, tuples and dicts of them; keys are text or numbers."""
+    keys = st.text() | st.integers()
+    return st.recursive(leaves, lambda v: st.lists(v) | st.tuples(v, v) | st.dictionaries(keys, v), max_leaves=8)
+
+
+@given(nested(LEAVES | MORE))
+def test_the_fast_way_through_json_is_the_way_of_the_standard_library(value: object) -> None:
+    """Equal down to types and signs of zero, refusals included, half surrogates too."""
+    try:
+        expected = json.loads(journal_module.to_json(value))
+    except ValueError:
+        with pytest.raises(ValueError, match=r"JSON|float|digit"):
+            journal_module.through_json(value)
+        return
+    text, read = journal_module.through_json(value)
+    assert repr(read) == repr(json.loads(text)) == repr(journal_module._from_json(text)) == repr(expected)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), {1, 2}])
 def test_what_is_no_json_is_refused_and_leaves_no_trace(path: Path, value: object) -> None:
     with Journal.create(path, HEADER) as journal:

@@ -73,7 +73,7 @@ def test_a_journal_of_an_earlier_version_is_read_replayed_and_gone_on_with(path:
     ("kind", "body"),
     [
         ("merged", {"trial_id": "t0000"}),
-        ("finished", {"trial_id": "t0000", "state": "paused", "reason": ""}),
+        ("finished", {"trial_id": "t0000", "state": "asleep", "reason": ""}),
         ("finished", {"trial_id": "t0077", "state": "failed", "reason": ""}),
         ("proposed", {"number": 6, "trial_id": "t0006", "config": {}, "colour": "blue"}),
     ],

@@ -35,7 +35,7 @@ def test_what_depends_on_the_results_is_told_at_its_most(rule: FoldRacing | NoSt
     assert expected_visits(7, RUNGS, rule) == [7.0] * 18
     text = describe_stopping(rule, RUNGS)
     assert text == "none" or text == (
-        "fold racing, alpha 0.05, margin 1, looks after 1 to 8 folds (trials and hours: at most)"
+        "fold racing, alpha 0.05, margin 0, looks after 1 to 8 folds (trials and hours: at most)"
     )
 
 

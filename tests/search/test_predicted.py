@@ -88,12 +88,12 @@ def test_wrong_settings_are_refused(settings: dict[str, float]) -> None:
 
 
 def test_a_search_comes_nearer_to_the_best_end_than_one_that_trains_all_to_the_end() -> None:
-    """Both get the epochs of eight whole trials; what looks good early is told by rate, what ends well by x."""
+    """Both get the epochs of six whole trials; what looks good early is told by rate, what ends well by x."""
 
     def regret(rule: str, seed: int) -> float:
         arguments = {"optimizer": "evolutionary_bayesian", "stopping": rule, "n_trials": 1000, "seed": seed}
         study = Study.in_memory(space=SPACE, ladder=RUNGS, **arguments)
-        simulate(study, Curves(), n_workers=1, most_folds=8.0)
+        simulate(study, Curves(), n_workers=1, most_folds=6.0)
         best = study.best()
         assert best is not None
         return Curves().true_loss(best.config)

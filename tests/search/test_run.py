@@ -122,6 +122,31 @@ def test_a_widened_search_trains_no_known_fold_again_and_counts_what_was_tried(w
     assert replayed.stdout.endswith("identical\n"), replayed.stdout + replayed.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.cluster
+@pytest.mark.requirement("SEARCH-16")
+def test_what_was_best_at_a_small_scale_is_trained_anew_at_the_full_one(tmp_path: Path) -> None:
+    small, full = tmp_path / "small", tmp_path / "full"
+    for arguments in (
+        ["--set", "fidelity.scale=small", "--set", "budget.trials=2", "--out", small],
+        ["--warm-start", small, "--set", "budget.trials=1", "--out", full],
+    ):
+        done = search(*SEARCH, "--set", "tracking.enabled=false", "--set", "search.stopping={rule: none}", *arguments)
+        _, err = done.communicate()
+        assert done.returncode == 0, err
+    assert "so its best tenth is promoted: 1 config is tried first; no value is compared; 2 trials tried" in err
+    plans = [json.loads((run_dir / "plan.json").read_text()) for run_dir in (small, full)]
+    assert [(plan["scale"], plan["data_frac"], plan["inherited_trials"]) for plan in plans] == [
+        ("small", 0.5, 0),
+        ("full", 1.0, 2),
+    ]
+    assert plans[1]["n_folds_reused"] == 0
+    before = pl.read_parquet(small / "trials.parquet").sort("metric.val_loss")
+    (promoted,) = pl.read_parquet(full / "trials.parquet").iter_rows(named=True)
+    assert (promoted["origin"], promoted["seed"]) == ("enqueued", before["seed"][0])
+    assert promoted["metric.val_loss"] != before["metric.val_loss"][0]
+
+
 def n_observed(run_dir: Path) -> int:
     journal = run_dir / "journal.sqlite"
     if not journal.exists():

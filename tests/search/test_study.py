@@ -346,8 +346,8 @@ class Driver:
         elif action == "repeat" and trial.observations:
             self.study.observe(trial.trial_id, trial.observations[-1], self.attempts[trial.trial_id])
         elif action == "break":
-            self.study.finish(trial.trial_id, list(TrialState)[3 + which % 5], f"drawn {which}")
-        if self.study.trials[trial.trial_id].state.is_finished:
+            self.study.finish(trial.trial_id, list(TrialState)[4 + which % 5], f"drawn {which}")
+        if self.study.trials[trial.trial_id].state is not TrialState.RUNNING:
             del self.attempts[trial.trial_id]
 
     def kill(self) -> None:

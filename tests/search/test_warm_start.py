@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ from search.charter import charter_from, prior_body
 from search.errors import SpaceError
 from search.objective import Objective
 from search.replay import replay
+from search.settings import FidelitySection
 from search.space import Float, Ordered, Space
 from search.study import Study
 from search.trial import TrialState, ladder
 from search.validity import resolved
 from search.warm_start import WarmStart, as_heard, as_point, earlier_search, typed, warm_start
 from tests.search.toy_search import RUNGS, observed, run_trial, running
+from trainables.fidelity import SCALES
 from trainables.mlp.config import MlpConfig
 
 NARROW = Space({"lr": Float(low=1e-3, high=1e-2, log=True), "epochs": Ordered(choices=(30, 60))})
@@ -30,11 +33,16 @@ WIDE = Space(
         "dropout": Float(low=0.0, high=0.5, default=0.3),
     }
 )
-FACTS = {"family": "mlp", "scored": "abc"}
+FULL, SMALL, TINY = (SCALES[name].model_dump() for name in ("full", "small", "tiny"))
+FACTS = {"family": "mlp", "scored": "abc", "fidelity": FULL}
 
 
 def resolve(config: Any) -> dict[str, Any] | None:
     return resolved(config, MlpConfig)
+
+
+def fidelity_of(section: FidelitySection) -> dict[str, Any]:
+    return SCALES[section.scale].model_dump()
 
 
 def searched(folder: Path, n: int = 9, *, header: Any = FACTS, stopping: Any = "asha") -> Path:
@@ -51,7 +59,7 @@ def searched(folder: Path, n: int = 9, *, header: Any = FACTS, stopping: Any = "
 
 
 def taken(source: str, *, space: Space = WIDE, facts: Any = FACTS, rungs: Any = RUNGS, records: Any = ()) -> WarmStart:
-    earlier = earlier_search(source, Objective(), lambda uri, name: records, resolve)
+    earlier = earlier_search(source, Objective(), lambda uri, name: records, resolve, fidelity_of)
     return warm_start(earlier, space=space, ladder=rungs, facts=facts, resolve=resolve)
 
 
@@ -74,7 +82,7 @@ def test_a_widened_space_hears_every_result_and_tries_the_leaders_first(tmp_path
     assert WarmStart.from_header(json.loads(json.dumps(header))) == warm
 
 
-@pytest.mark.parametrize("facts", [{"family": "mlp", "scored": "other"}, {"family": "condor", "scored": "abc"}])
+@pytest.mark.parametrize("facts", [{**FACTS, "scored": "other"}, {**FACTS, "family": "condor"}])
 def test_other_data_give_configs_and_no_value(tmp_path: Path, facts: Any) -> None:
     searched(tmp_path / "a")
     warm = taken(str(tmp_path / "a"), facts=facts)
@@ -87,6 +95,75 @@ def test_other_data_give_configs_and_no_value(tmp_path: Path, facts: Any) -> Non
 def test_a_run_that_does_not_say_what_it_scored_gives_configs_only(tmp_path: Path) -> None:
     searched(tmp_path / "a", header={})
     assert not taken(str(tmp_path / "a")).is_comparable
+
+
+@pytest.mark.requirement("SEARCH-16")
+@pytest.mark.parametrize(
+    ("before", "words"), [(SMALL, "scale small (width 0.5"), ({**FULL, "data_frac": 0.3}, "data 0.3")]
+)
+@pytest.mark.parametrize(("n", "n_promoted"), [(9, 1), (12, 1), (13, 2), (25, 2), (26, 3)])
+def test_the_best_tenth_of_a_lower_fidelity_is_promoted(
+    tmp_path: Path, before: Any, words: str, n: int, n_promoted: int
+) -> None:
+    folder = searched(tmp_path / "a", n, header={**FACTS, "fidelity": before}, stopping="none")
+    complete = [t for t in Study.read(folder / "journal.sqlite").trials.values() if t.state is TrialState.COMPLETE]
+    assert n_promoted == math.ceil(len(complete) / 10)
+    warm = taken(str(folder))
+    best = sorted((t.config["lr"] for t in complete), reverse=True)[:n_promoted]
+    assert [config["lr"] for config in warm.enqueue] == best
+    assert (warm.is_comparable, warm.prior) == (False, ())
+    assert warm.n_inherited == n, "all were chances to be lucky on these folds, and what is promoted is trained anew"
+    said = warm.describe()
+    assert words in said
+    assert "its best tenth is promoted" in said
+    assert f"{n_promoted} config{'s are' if n_promoted > 1 else ' is'} tried first; no value is compared" in said
+    header = {"warm_start": warm.to_header(), "study": {"prior": []}}
+    assert WarmStart.from_header(json.loads(json.dumps(header))) == warm
+
+
+@pytest.mark.requirement("SEARCH-16")
+@pytest.mark.parametrize("before", [FULL, {**TINY, "width_frac": 1.0}, None])
+def test_a_fidelity_that_is_not_lower_or_not_known_gives_leaders_and_no_value(tmp_path: Path, before: Any) -> None:
+    folder = searched(tmp_path / "a", header={**FACTS, "fidelity": before}, stopping="none")
+    warm = taken(str(folder), facts={**FACTS, "fidelity": SMALL})
+    assert (len(warm.enqueue), warm.prior, warm.promoted_from) == (5, (), "")
+    assert warm.n_inherited == 9
+    assert "fidelity, so no value is taken" in warm.describe()
+
+
+@pytest.mark.requirement("SEARCH-16")
+def test_nothing_is_promoted_from_other_rows(tmp_path: Path) -> None:
+    folder = searched(tmp_path / "a", header={**FACTS, "fidelity": SMALL}, stopping="none")
+    warm = taken(str(folder), facts={**FACTS, "scored": "other"})
+    assert (len(warm.enqueue), warm.n_inherited, warm.promoted_from) == (5, 0, "")
+
+
+@pytest.mark.requirement("SEARCH-16")
+@pytest.mark.parametrize(
+    ("section", "n_first", "is_comparable"),
+    [("fidelity: {scale: small}", 1, False), ("fidelity: {rungs_per_fold: 1}", 5, True), ("family: mlp", 5, True)],
+)
+def test_a_journal_without_fidelity_had_that_of_its_space_file(
+    tmp_path: Path, section: str, n_first: int, is_comparable: bool
+) -> None:
+    folder = searched(tmp_path / "a", header={"family": "mlp", "scored": "abc"}, stopping="none")
+    assert not taken(str(folder)).is_comparable, "nothing says what it was"
+    (folder / "space.yaml").write_text(section, encoding="utf-8")
+    warm = taken(str(folder))
+    assert (len(warm.enqueue), warm.is_comparable) == (n_first, is_comparable)
+    (folder / "space.yaml").write_text("fidelity: {scale: huge}", encoding="utf-8")
+    with pytest.raises(SpaceError, match=r"space\.yaml: fidelity: expected what a run wrote, found .*huge"):
+        taken(str(folder))
+
+
+@pytest.mark.requirement("SEARCH-16")
+def test_the_count_goes_on_from_scale_to_scale(tmp_path: Path) -> None:
+    folder = searched(tmp_path / "a", header={**FACTS, "fidelity": TINY})
+    facts = {**FACTS, "fidelity": SMALL}
+    warm = taken(str(folder), facts=facts)
+    assert warm.n_inherited == 9
+    folder = searched(tmp_path / "b", header={**facts, "warm_start": warm.to_header()})
+    assert taken(str(folder)).n_inherited == 9 + 9
 
 
 def test_the_count_of_trials_goes_on_over_two_widenings(tmp_path: Path) -> None:
@@ -204,6 +281,9 @@ def test_a_tracking_server_gives_losses_by_fold_where_they_compare() -> None:
     assert [(t.trial_id, t.state.value) for t in warm.prior] == [("mine/t0", "complete"), ("mine/t6", "stopped")]
     assert warm.prior[0].config["epochs"] == 60
     assert taken("mlflow:x#mine", records=[{**r, "scored": None} for r in records]).prior == ()
+    assert taken("mlflow:x#mine", records=[{**r, "fidelity": None} for r in records]).prior == ()
+    small = taken("mlflow:x#mine", records=[{**r, "fidelity": SMALL} for r in records])
+    assert ([c["lr"] for c in small.enqueue], small.prior) == ([pytest.approx(6e-3)], ())
 
 
 @pytest.mark.parametrize(
@@ -228,7 +308,7 @@ def test_a_missing_study_and_a_server_that_refuses_are_one_line(tmp_path: Path) 
     with pytest.raises(SpaceError, match="expected a study mine in"):
         taken(f"optuna:sqlite:///{tmp_path / 's.db'}#mine")
     with pytest.raises(SpaceError, match="expected a tracking store"):
-        earlier_search("mlflow:x#y", Objective(), refuse, resolve)
+        earlier_search("mlflow:x#y", Objective(), refuse, resolve, fidelity_of)
 
 
 def test_a_space_that_nothing_fits_is_refused(tmp_path: Path) -> None:

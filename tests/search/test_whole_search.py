@@ -16,7 +16,8 @@ from search.errors import SpaceError
 from search.objective import Objective
 from search.replay import main
 from search.settings import SpaceFile
-from search.stopping.whole_search import N_WATCHED, WholeSearch, normal_improvement
+from search.stopping.improvement import expected_improvement
+from search.stopping.whole_search import N_WATCHED, WholeSearch
 from search.study import Study
 from search.trial import TrialState
 from tests.search.toy_search import RUNGS, SPACE, run_trial, running
@@ -52,7 +53,7 @@ def test_progress_within_the_noise_is_no_progress() -> None:
 def test_expected_improvement_is_the_mean_of_what_lies_below_zero() -> None:
     for gap, spread in ((1.0, 0.5), (-0.3, 2.0), (0.0, 1.0)):
         expected = quad(lambda x, g=gap, s=spread: max(-x, 0.0) * norm.pdf(x, g, s), -20, 0)[0]
-        assert normal_improvement(gap, spread) == pytest.approx(expected, rel=1e-6)
+        assert expected_improvement(-gap, spread) == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_search_without_anything_left_to_gain_ends_and_one_that_still_spreads_goes_on() -> None:

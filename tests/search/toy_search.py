@@ -64,6 +64,6 @@ def run_trial(study: Study, trial: Trial, losses: Sequence[float]) -> TrialState
     """Report losses, one a rung, until the study says stop; return the state of the trial then."""
     attempt = study.started(trial.trial_id)
     for rung in range(len(trial.observations), len(losses)):
-        if study.observe(trial.trial_id, observed(rung, losses[rung]), attempt) is Decision.STOP:
+        if study.observe(trial.trial_id, observed(rung, losses[rung]), attempt) is not Decision.CONTINUE:
             break
     return study.trials[trial.trial_id].state
