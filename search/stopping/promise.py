@@ -18,7 +18,7 @@ from search.fold_effects import Floats, FoldEffects
 from search.stopping.improvement import expected_improvement
 
 NEWEST = 256
-"""Trials that are looked at, those that reported last: a bound on the cost of a report."""
+"""Trials that are looked at, the best complete one and those that reported last: a bound on the cost of a report."""
 REACH = 10
 """Trials proposed before and after one that its worth is shrunk to."""
 LEAST_SPREAD = 0.02
@@ -48,6 +48,7 @@ class Outlook:
     def __init__(self, n_folds: int) -> None:
         self._n_folds = n_folds
         self._losses: dict[int, Floats] = {}
+        self._best: int | None = None
         self._layout: FoldEffects | None = None
         self._n_new = 0
         self._known: Promises | None = None
@@ -60,8 +61,10 @@ class Outlook:
         """
         self._losses.pop(number, None)
         self._losses[number] = losses
+        if len(losses) == self._n_folds and losses.mean() < self._level_of_best():
+            self._best = number
         while len(self._losses) > NEWEST:
-            del self._losses[next(iter(self._losses))]
+            del self._losses[next(n for n in self._losses if n != self._best)]
         self._is_stale = True
         self._n_new += 1
         if self._n_new >= len(self._losses) / 8:
@@ -72,6 +75,10 @@ class Outlook:
         """Forget a trial: what it lost says nothing any more."""
         self._losses.pop(number, None)
         self._is_stale = True
+
+    def _level_of_best(self) -> float:
+        known = None if self._best is None else self._losses.get(self._best)
+        return np.inf if known is None else float(known.mean())
 
     def promises(self) -> Promises | None:
         """Return what is promised; None while too few trials have several folds."""

@@ -63,11 +63,23 @@ def test_who_is_nearly_there_comes_first_of_equals() -> None:
 
 def test_old_trials_are_forgotten_and_cost_nothing() -> None:
     made = Outlook(N_FOLDS)
-    for number in range(1000):
+    made.take_in(3, np.full(N_FOLDS, -5.0))  # the best complete one stays
+    for number in range(4, 1000):
         made.take_in(number, np.random.default_rng(number).standard_normal(2))
     found = made.promises()
     assert found is not None
-    assert min(found.of) == 744
+    assert sorted(found.of)[:2] == [3, 745]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("level", [0.0, 1.0, 1e100, 1e-100])
+@pytest.mark.parametrize("noise", [0.0, 1e-12, 1.0])
+def test_equal_and_enormous_losses_are_no_trouble(level: float, noise: float) -> None:
+    made, rng = Outlook(N_FOLDS), np.random.default_rng(0)
+    for number in range(12):
+        made.take_in(number, level * (1 + noise * rng.standard_normal(N_FOLDS if number % 3 == 0 else 2)))
+        found = made.promises()
+        assert found is None or (np.isfinite([*found.of.values(), found.fresh]).all())
 
 
 def rule_with(paused: list[float], **settings: Any) -> FoldRacing:
