@@ -1,4 +1,4 @@
-"""Replay: ask the optimizer again at every proposal of a journal and decide again at every observation.
+"""Replay: ask again at every proposal of a journal and wherever a trial was taken up again, decide at every report.
 
 `python -m search.replay RUN_DIR` says `identical`, or where the first difference lies (exit code 1). A difference means
 that this code, these libraries or this machine do not search as those did that wrote the journal.

@@ -358,7 +358,7 @@ class Study:
         """Return the trial that is taken up again next; None where a new one comes first, or nothing more."""
         if self.stop_reason is not None:
             return None
-        return self._mind.to_resume(is_last=self.is_exhausted or self._mind.is_between_generations)
+        return self._mind.to_resume(is_last=self.is_exhausted)
 
     def _propose(self) -> Trial:
         trial = self._mind.propose()

@@ -90,9 +90,7 @@ class EvolutionaryBayesian:
         self.settings = settings
         self._seed = seed
         self._experience = Experience(self.genome, objectives, first_mark=settings.n_startup)
-        self._surrogate = Surrogate(
-            self._experience, n_points=settings.n_points, n_first=settings.n_startup, prior=Prior()
-        )
+        self._surrogate = Surrogate(self._experience, n_points=settings.n_points, prior=Prior())
 
     def tell(self, trial: Trial) -> None:
         self._experience.tell(trial)

@@ -137,13 +137,12 @@ class Surrogate:
     Args:
         experience: What was told.
         n_points: Most results that a process holds.
-        n_first: Results before the first fit.
         prior: What is believed of kernels.
     """
 
-    def __init__(self, experience: Experience, *, n_points: int, n_first: int, prior: Prior) -> None:
+    def __init__(self, experience: Experience, *, n_points: int, prior: Prior) -> None:
         self.experience, self.genome = experience, experience.genome
-        self._n_points, self._n_first, self._prior = n_points, n_first, prior
+        self._n_points, self._prior = n_points, prior
         self._groups = np.append(self.genome.groups, self.genome.n_genes).astype(np.intp)
         self._kernels: dict[str, tuple[tuple[int, int], tuple[Kernel, bool]]] = {}
 

@@ -93,9 +93,11 @@ class Valuation:
         layout, level = self._layout(objective)
         if trial.state is TrialState.COMPLETE and (len(own) < 2 or not layout.is_known):
             return loss, 0.0
-        if len(layout.effects) <= max(own):
+        seen = np.flatnonzero(~np.isnan(layout.effects)).tolist()
+        known = {fold: value for fold, value in own.items() if fold in seen}
+        if not known:
             return loss, np.nan
-        worth, variance = layout.worth(fold_effects.matrix([own], len(layout.effects)))
+        worth, variance = layout.worth(fold_effects.matrix([known], len(layout.effects)))
         return float(worth[0]) + level, float(variance[0])
 
     def _layout(self, objective: Objective) -> tuple[FoldEffects, float]:

@@ -52,7 +52,7 @@ class Predicted:
         self.objective = objective
         self.chance = chance
         self._experience = Experience(Genome(space), [objective], first_mark=N_FIRST)
-        self._surrogate = Surrogate(self._experience, n_points=n_points, n_first=N_FIRST, prior=Prior())
+        self._surrogate = Surrogate(self._experience, n_points=n_points, prior=Prior())
         self._is_any_complete = False
 
     def tell(self, trial: Trial) -> None:

@@ -89,6 +89,18 @@ def test_a_trial_that_is_taken_up_again_counts_once_and_what_was_known_before_st
     assert experience.results(6).losses == pytest.approx(before.losses)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_fold_that_no_other_trial_has_says_its_loss_with_an_unknown_error() -> None:
+    experience = fresh()
+    for number in range(6):
+        experience.tell(ended(number, float(number), 2))
+    last = running(6, {"x": 0.5, "y": 0.0}).observed(observed(3, 7.0))
+    experience.tell(last)
+    results = experience.results()
+    assert results.losses[-1, 0] == 7.0
+    assert np.isnan(results.variances[-1, 0])
+
+
 def test_the_variance_of_a_complete_trial_leaves_out_what_all_folds_share() -> None:
     rng, experience = np.random.default_rng(0), fresh()
     for number in range(100):
