@@ -93,11 +93,9 @@ class Valuation:
         layout, level = self._layout(objective)
         if trial.state is TrialState.COMPLETE and (len(own) < 2 or not layout.is_known):
             return loss, 0.0
-        seen = np.flatnonzero(~np.isnan(layout.effects)).tolist()
-        known = {fold: value for fold, value in own.items() if fold in seen}
-        if not known:
+        if len(layout.effects) <= max(own) or np.isnan(layout.effects[list(own)]).all():
             return loss, np.nan
-        worth, variance = layout.worth(fold_effects.matrix([known], len(layout.effects)))
+        worth, variance = layout.worth(fold_effects.matrix([own], len(layout.effects)))
         return float(worth[0]) + level, float(variance[0])
 
     def _layout(self, objective: Objective) -> tuple[FoldEffects, float]:
