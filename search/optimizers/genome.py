@@ -79,15 +79,15 @@ class Genome:
         An ordered gene is itself, and 1/2 where it does not exist: its parent, which is an input too, tells those
         apart. A choice is a unit vector over root 2, so that two values are at distance 1; 0 where it does not exist.
         """
+        places = np.where(np.isnan(expressed), np.where(self.is_choice, -1.0, 0.5), expressed)
         columns = []
         for column, size in enumerate(self._sizes):
-            gene = expressed[:, column]
+            gene = places[:, column, None]
             if self.is_choice[column]:
                 assert size is not None
-                rank = np.floor(np.nan_to_num(gene, nan=-1.0) * size)
-                columns.append((rank[:, None] == np.arange(size)) / math.sqrt(2))
+                columns.append((np.floor(gene * size) == np.arange(size)) / math.sqrt(2))
             else:
-                columns.append(np.nan_to_num(gene, nan=0.5)[:, None])
+                columns.append(gene)
         return np.hstack(columns) if columns else np.zeros((len(expressed), 0))
 
     def encode(self, config: Config) -> Array:

@@ -19,10 +19,10 @@ from scipy.special import log_ndtr
 from search.optimizers.experience import Experience, Results, last_mark
 from search.optimizers.gaussian_process import (
     GaussianProcess,
+    Inputs,
     Kernel,
     Prior,
     fit_kernel,
-    initial_kernel,
     log_expected_improvement,
     squared_distances,
 )
@@ -143,7 +143,7 @@ class Surrogate:
     def __init__(self, experience: Experience, *, n_points: int, prior: Prior) -> None:
         self.experience, self.genome = experience, experience.genome
         self._n_points, self._prior = n_points, prior
-        self._groups = np.append(self.genome.groups, self.genome.n_genes).astype(np.intp)
+        self._kinds = _kinds(self.genome)
         self._kernels: dict[str, tuple[tuple[int, int], tuple[Kernel, bool]]] = {}
 
     def screen(self, view: str, weights: Array) -> Screen:
@@ -237,12 +237,10 @@ class Surrogate:
         return x, Target(labels - base, np.full(len(labels), 1e-3)), base
 
     def _process(self, x: Array, target: Target, kernel: Kernel) -> GaussianProcess:
-        return GaussianProcess(x, target.values, target.variances, self._groups, kernel)
+        return GaussianProcess(x, target.values, target.variances, self._kinds.groups, kernel)
 
     def _fitted(self, x: Array, target: Target) -> Kernel:
-        start = initial_kernel(self._prior, self.genome.n_genes + 1)
-        y, variances = target
-        return fit_kernel(x, y, variances, self._groups, prior=self._prior, start=start, max_steps=FIT_STEPS)
+        return fit_kernel(x, *target, self._kinds, prior=self._prior, max_steps=FIT_STEPS)
 
 
 def inputs(genome: Genome, genes: Array, progress: Array | None = None) -> Array:
@@ -252,6 +250,12 @@ def inputs(genome: Genome, genes: Array, progress: Array | None = None) -> Array
     """
     share = np.ones(len(genes)) if progress is None else progress
     return np.column_stack([genome.features(genes), 1 + np.log(share) / 4])
+
+
+def _kinds(genome: Genome) -> Inputs:
+    """Return what `inputs` are: an ordered gene is warped, where more than two values can tell how."""
+    can_bend = np.array([not c and (k.size or 3) > 2 for c, k in zip(genome.is_choice, genome.kinds, strict=True)], bool)
+    return Inputs(np.append(genome.groups, genome.n_genes).astype(np.intp), np.append(can_bend[genome.groups], False))
 
 
 def telling_rows(genome: Genome, results: Results, losses: Array, n_most: int) -> NDArray[np.intp]:

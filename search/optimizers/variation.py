@@ -66,8 +66,9 @@ def crossover(first: Array, second: Array, rng: np.random.Generator) -> Array:
 def mutate(genes: Array, strengths: Array, genome: Genome, rng: np.random.Generator, *, rate: float) -> Array:
     """Return mutated rows: at least one gene of each changes; genes that are NaN are drawn anew.
 
-    An ordered gene moves by a normal step of the row's strength, and by at least one of its steps if it has any; a
-    choice is drawn anew (SEARCH-5).
+    An ordered gene moves by a normal step of the row's strength, and by at least one of its steps if it has any; what
+    would leave the range is reflected in half of the rows and stops at the bound in the others, for the best value is
+    often a bound itself (benchmarks/RESULTS.md). A choice is drawn anew (SEARCH-5).
 
     Args:
         genes: (m, d) genes.
@@ -83,8 +84,9 @@ def mutate(genes: Array, strengths: Array, genome: Genome, rng: np.random.Genera
     step = normal * strengths[:, None]
     step = np.where(np.abs(step) < genome.steps, np.sign(normal) * genome.steps, step)
     moved = genes + step
-    moved = np.where(moved < 0, -moved, moved)
-    moved = np.clip(np.where(moved > 1, 2 - moved, moved), 0.0, 1.0)
+    is_reflected = rng.random((m, 1)) < 0.5
+    moved = np.where(is_reflected, 1 - np.abs(1 - np.abs(moved)), moved)
+    moved = np.clip(moved, 0.0, 1.0)
     mutated = np.where(changes, np.where(genome.is_choice, uniform, moved), genes)
     return np.where(np.isnan(genes), uniform, mutated)
 

@@ -7,12 +7,14 @@ import pytest
 from scipy.integrate import quad
 from scipy.optimize import approx_fprime
 from scipy.special import gamma, kv
-from scipy.stats import multivariate_normal, norm
+from scipy.stats import beta, multivariate_normal, norm
 
 from search.optimizers import gaussian_process as gp
 
 GROUPS = np.array([0, 1, 1, 2])
-KERNEL = gp.Kernel(weights=np.array([3.0, 0.5, 8.0]), scale=1.7, noise=0.02)
+KINDS = gp.Inputs(GROUPS, np.array([True, False, False, True]))
+WARPS = np.array([[0.6, 1.0, 1.0, 2.5], [1.7, 1.0, 1.0, 0.8]])
+KERNEL = gp.Kernel(weights=np.array([3.0, 0.5, 8.0]), scale=1.7, noise=0.02, warps=WARPS)
 
 
 def points(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -22,8 +24,11 @@ def points(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def covariance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The Matern covariance of order 5/2 by its general form with a Bessel function, entry by entry."""
+    """The Matern covariance of order 5/2 by its general form with a Bessel function, entry by entry; inputs are
+    warped by the beta distribution's (1, b) function of x^a, which is Kumaraswamy's (a, b) of x.
+    """
     weights = KERNEL.weights[GROUPS]
+    a, b = (beta.cdf(at ** WARPS[0], 1, WARPS[1]) for at in (a, b))
     r = np.sqrt((((a[:, None] - b[None]) ** 2) * weights).sum(-1))
     at = math.sqrt(5) * np.where(r > 0, r, 1.0)
     return KERNEL.scale * np.where(r > 0, 2**-1.5 / gamma(2.5) * at**2.5 * kv(2.5, at), 1.0)
@@ -52,12 +57,13 @@ def test_left_out_predictions_are_those_of_processes_without_the_points_of_an_ow
 
 def test_likelihood_is_that_of_the_normal_distribution_and_its_gradient_that_of_differences() -> None:
     x, y, variance = points(12)
-    logs = np.log([*KERNEL.weights, KERNEL.scale, KERNEL.noise])
-    value, gradient = gp._negative_log_likelihood(logs, x, y, variance, GROUPS)
+    warp = gp._Warp(x, np.array([0, 3]))
+    logs = np.log([*KERNEL.weights, KERNEL.scale, KERNEL.noise, *WARPS[:, [0, 3]].ravel()])
+    value, gradient = gp._negative_log_likelihood(logs, warp, y, variance, GROUPS)
     full = covariance(x, x) + np.diag(variance + KERNEL.noise)
     wanted = -multivariate_normal(cov=full).logpdf(y) - 6 * math.log(2 * math.pi)
     assert value == pytest.approx(wanted, rel=1e-6)
-    numeric = approx_fprime(logs, lambda at: gp._negative_log_likelihood(at, x, y, variance, GROUPS)[0], 1e-6)
+    numeric = approx_fprime(logs, lambda at: gp._negative_log_likelihood(at, warp, y, variance, GROUPS)[0], 1e-6)
     assert gradient == pytest.approx(numeric, rel=1e-3, abs=1e-4)
 
 
@@ -65,10 +71,25 @@ def test_the_fit_finds_which_input_matters() -> None:
     rng = np.random.default_rng(3)
     x = rng.random((60, 2))
     y = np.sin(6 * x[:, 0])
-    prior, groups = gp.Prior(), np.array([0, 1])
-    start = gp.initial_kernel(prior, 2)
-    kernel = gp.fit_kernel(x, y, np.zeros(60), groups, prior=prior, start=start, max_steps=40)
+    kernel = fitted(x, y)
     assert kernel.weights[0] > 10 * kernel.weights[1]
+
+
+def test_the_fit_stretches_the_end_of_an_input_where_the_function_changes() -> None:
+    """The first input matters only near 1, the second only near 0, the third everywhere alike."""
+    rng = np.random.default_rng(4)
+    x = rng.random((60, 3))
+    warped = fitted(x, np.sin(4 * x[:, 0] ** 6) + np.sin(4 * (1 - x[:, 1]) ** 6) + x[:, 2]).warped(np.full((1, 3), 0.5))
+    assert warped[0, 0] < 0.35
+    assert warped[0, 1] > 0.65
+    assert warped[0, 2] == pytest.approx(0.5, abs=0.1)
+
+
+def fitted(x: np.ndarray, y: np.ndarray) -> gp.Kernel:
+    d = x.shape[1]
+    kinds = gp.Inputs(np.arange(d), np.ones(d, bool))
+    target = (y - y.mean()) / y.std()
+    return gp.fit_kernel(x, target, np.zeros(len(x)), kinds, prior=gp.Prior(), max_steps=40)
 
 
 @pytest.mark.parametrize(("mean", "best"), [(0.3, 0.5), (0.5, 0.3), (2.0, 0.0), (-1.0, 0.0)])
@@ -86,7 +107,6 @@ def test_expected_improvement_far_in_the_tail_falls_on_smoothly() -> None:
 
 
 def test_a_covariance_of_equal_points_is_factored() -> None:
-    process = gp.GaussianProcess(
-        np.zeros((30, 4)), np.zeros(30), np.zeros(30), GROUPS, gp.Kernel(weights=np.ones(3), scale=1.0, noise=0.0)
-    )
+    kernel = gp.Kernel(weights=np.ones(3), scale=1.0, noise=0.0, warps=WARPS)
+    process = gp.GaussianProcess(np.zeros((30, 4)), np.zeros(30), np.zeros(30), GROUPS, kernel)
     assert np.isfinite(process.predict(np.ones((2, 4)))[0]).all()
