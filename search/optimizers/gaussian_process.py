@@ -92,7 +92,7 @@ class Prior:
     log_scale_spread: float = 1.0
     log_noise: float = math.log(1e-6)
     log_noise_spread: float = 2.0
-    warp_spread: float = 0.5
+    warp_spread: float = 0.4
 
 
 def fit_kernel(x: Array, y: Array, variance: Array, kinds: Inputs, *, prior: Prior, max_steps: int) -> Kernel:

@@ -31,7 +31,7 @@ from search.optimizers.one_thread import one_thread
 from search.optimizers.scalarisation import scalarised
 from search.trial import Trial
 
-FIT_STEPS = 40
+FIT_STEPS = 30
 """Most steps of L-BFGS; the fit starts at the mode of the prior."""
 LARGEST_ERROR = 1e3
 """Standard errors of a result beyond this, in units of the spread of all, count as this: it says nothing anyway."""

@@ -14,6 +14,9 @@ from search.optimizers.genome import Array, Genome
 
 Indices = NDArray[np.intp]
 
+NEAR = 0.02
+"""Strength, as a share of the range, below which a step stops at the bound: about the mean step of the later rounds."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Brood:
@@ -67,8 +70,8 @@ def mutate(genes: Array, strengths: Array, genome: Genome, rng: np.random.Genera
     """Return mutated rows: at least one gene of each changes; genes that are NaN are drawn anew.
 
     An ordered gene moves by a normal step of the row's strength, and by at least one of its steps if it has any; what
-    would leave the range is reflected in half of the rows and stops at the bound in the others, for the best value is
-    often a bound itself (benchmarks/RESULTS.md). A choice is drawn anew (SEARCH-5).
+    would leave the range is reflected where strength is `NEAR` or more, and stops at the bound where it is less: often a
+    bound itself is best (benchmarks/RESULTS.md). A choice is drawn anew (SEARCH-5).
 
     Args:
         genes: (m, d) genes.
@@ -84,9 +87,8 @@ def mutate(genes: Array, strengths: Array, genome: Genome, rng: np.random.Genera
     step = normal * strengths[:, None]
     step = np.where(np.abs(step) < genome.steps, np.sign(normal) * genome.steps, step)
     moved = genes + step
-    is_reflected = rng.random((m, 1)) < 0.5
-    moved = np.where(is_reflected, 1 - np.abs(1 - np.abs(moved)), moved)
-    moved = np.clip(moved, 0.0, 1.0)
+    is_far = strengths[:, None] >= NEAR
+    moved = np.clip(np.where(is_far, 1 - np.abs(1 - np.abs(moved)), moved), 0.0, 1.0)
     mutated = np.where(changes, np.where(genome.is_choice, uniform, moved), genes)
     return np.where(np.isnan(genes), uniform, mutated)
 

@@ -75,7 +75,7 @@ def test_nobody_is_stopped_before_a_trial_is_complete() -> None:
 
 
 def test_the_larger_the_chance_that_is_asked_for_the_more_are_stopped() -> None:
-    trials = [seen(20 + k, {"x": 0.35 + 0.01 * k, "rate": 0.5}, 1) for k in range(12)]
+    trials = [seen(20 + k, {"x": 0.35 + 0.002 * k, "rate": 0.5}, 1) for k in range(60)]
     stopped = [sum(experienced(chance=c).decide(t) is Decision.STOP for t in trials) for c in (0.01, 0.2, 0.6)]
     assert stopped == sorted(stopped)
     assert stopped[0] < stopped[-1]
