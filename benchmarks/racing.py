@@ -2,7 +2,7 @@
 
 `python -m benchmarks.racing --seeds 20 --world plain noisy >> lines.jsonl` prints one line of JSON a search, seed by
 seed, so that it may be cut short; `python -m benchmarks.racing --summary lines.jsonl` prints one line a world and arm.
-An arm is an optimizer and a stopping rule, such as `tpe/asha`. All arms get the same budget of folds, that of full
+An arm is an optimizer and a stopping rule, such as `tpe/asha`, or `ray_loop`, the script of ray_loop.py. All arms get the same budget of folds, that of full
 evaluations of `--trials` trials, on W = 8 virtual workers. A world is one of `WORLDS`, or a table of `record_table.py`.
 
 `regret` is the true loss of the best complete trial above the optimum of the table, in deviations between random
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,10 @@ def main() -> None:
 
 def search(table: Table, arm: str, seed: int, trials: int) -> dict[str, Any]:
     """Run one search; return its regret along the budget and what it did to the best trial."""
-    optimizer, rule = arm.split("/")
     budget = trials * (table.ladder[-1].fold + 1)
+    if arm == "ray_loop":
+        return of_ray_loop(table, seed, budget)
+    optimizer, rule = arm.split("/")
     study = Study.in_memory(
         space=table.space,
         ladder=table.ladder,
@@ -92,6 +95,28 @@ def search(table: Table, arm: str, seed: int, trials: int) -> dict[str, Any]:
         if step.best_id is not None:
             regret[int(step.folds) - 1 :] = worth[step.best_id]
     kept = [w for t, w in worth.items() if study.trials[t].state is not TrialState.STOPPED]
+    return _line(regret, worth, kept)
+
+
+def of_ray_loop(table: Table, seed: int, budget: int) -> dict[str, Any]:
+    """Return what `search` returns, of the script that users write."""
+    from benchmarks import ray_loop
+
+    lowest, unit = scale(table)
+    reports = ray_loop.search(table, seed, budget, N_WORKERS)
+    worth = {str(c): (table.true_loss(c) - lowest) / unit for c, *_ in reports}
+    stopped = {str(c) for c, *_, is_stopped in reports if is_stopped}
+    regret: NDArray[np.float64] = np.full(budget, max(worth.values()))
+    best = np.inf
+    for n, (config, folds, loss, _) in enumerate(reports):
+        if folds == len(table.ladder) and loss < best:
+            best = loss
+            regret[n:] = worth[str(config)]
+    return _line(regret, worth, [w for config, w in worth.items() if config not in stopped])
+
+
+def _line(regret: NDArray[np.float64], worth: Mapping[str, float], kept: Sequence[float]) -> dict[str, Any]:
+    budget = len(regret)
     at = np.ceil(np.arange(1, N_POINTS + 1) / N_POINTS * budget).astype(int) - 1
     return {
         "regret": regret[at].round(5).tolist(),
