@@ -8,10 +8,13 @@ results, so the search too, differs a little from run to run.
 
 from __future__ import annotations
 
+import atexit
 import os
 import tempfile
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -79,28 +82,36 @@ def _searched(table: Table, seed: int, most_folds: int, n_workers: int, folder: 
         def stop_all(self) -> bool:
             return len(reports) >= most_folds
 
-    resources = ResourcesSection(max_concurrent=n_workers, max_failures=0)
-    with environment(TUNE_ENVIRONMENT), ray_session(resources):
-        tune.Tuner(
-            tune.with_resources(Trainable, {"cpu": 0.1}),
-            tune_config=tune.TuneConfig(
-                metric="loss",
-                mode="min",
-                num_samples=most_folds,
-                reuse_actors=True,
-                max_concurrent_trials=n_workers,
-                search_alg=OptunaSearch(DefineByRun(table.space), metric="loss", mode="min", seed=seed),
-                scheduler=ASHAScheduler(max_t=n_folds, grace_period=1, reduction_factor=3),
-            ),
-            run_config=tune.RunConfig(
-                storage_path=folder,
-                verbose=0,
-                callbacks=[Listen()],
-                stop=Budget(),
-                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-            ),
-        ).fit()
+    _start_ray(n_workers)
+    tune.Tuner(
+        tune.with_resources(Trainable, {"cpu": 0.1}),
+        tune_config=tune.TuneConfig(
+            metric="loss",
+            mode="min",
+            num_samples=most_folds,
+            reuse_actors=True,
+            max_concurrent_trials=n_workers,
+            search_alg=OptunaSearch(DefineByRun(table.space), metric="loss", mode="min", seed=seed),
+            scheduler=ASHAScheduler(max_t=n_folds, grace_period=1, reduction_factor=3),
+        ),
+        run_config=tune.RunConfig(
+            storage_path=folder,
+            verbose=0,
+            callbacks=[Listen()],
+            stop=Budget(),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+        ),
+    ).fit()
     return reports[:most_folds]
+
+
+@cache
+def _start_ray(n_workers: int) -> None:
+    """Start a private Ray until this process ends: its idle processes serve the next search."""
+    stack = ExitStack()
+    atexit.register(stack.close)
+    stack.enter_context(environment(TUNE_ENVIRONMENT))
+    stack.enter_context(ray_session(ResourcesSection(max_concurrent=n_workers, max_failures=0)))
 
 
 @dataclass(frozen=True)

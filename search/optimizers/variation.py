@@ -14,8 +14,8 @@ from search.optimizers.genome import Array, Genome
 
 Indices = NDArray[np.intp]
 
-NEAR = 0.02
-"""Strength, as a share of the range, below which a step stops at the bound: about the mean step of the later rounds."""
+NEAR = 0.005
+"""Strength, as a share of the range, below which a step stops at the bound; by benchmarks/RESULTS.md."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
