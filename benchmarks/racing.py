@@ -2,8 +2,9 @@
 
 `python -m benchmarks.racing --seeds 20 --world plain noisy >> lines.jsonl` prints one line of JSON a search, seed by
 seed, so that it may be cut short; `python -m benchmarks.racing --summary lines.jsonl` prints one line a world and arm.
-An arm is an optimizer and a stopping rule, such as `tpe/asha`, or `ray_loop`, the script of ray_loop.py. All arms get the same budget of folds, that of full
-evaluations of `--trials` trials, on W = 8 virtual workers. A world is one of `WORLDS`, or a table of `record_table.py`.
+An arm is an optimizer and a stopping rule, such as `tpe/asha`, or `ray_loop`, the script of ray_loop.py. All arms get
+the same budget of folds, that of full evaluations of `--trials` trials, on W = 8 virtual workers. A world is one of
+`WORLDS`, or a table of `record_table.py`.
 
 `regret` is the true loss of the best complete trial above the optimum of the table, in deviations between random
 configs, as a mean over seeds with a 95 % bootstrap interval. `folds_needed` is the smallest number of folds after which

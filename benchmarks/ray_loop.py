@@ -1,9 +1,9 @@
 """What users write today, as a peer of `racing.py`: Ray Tune, OptunaSearch and ASHA in one script, on the same tables.
 
 A class trainable reports the mean loss over its folds so far; OptunaSearch (TPE) proposes from a space with conditions,
-ASHAScheduler compares after 1, 3 and 9 folds as in its defaults with a grace period of one fold and one in three. Workers
-are real processes, eight at a time: they begin together, and a fold sleeps by its seconds in the table. The order of
-results, so the search too, differs a little from run to run.
+ASHAScheduler compares after 1, 3 and 9 folds: a grace period of one fold, and one in three goes on. Workers are real
+processes, eight at a time: they begin together, and a fold sleeps by its seconds in the table. The order of results, so
+the search too, differs a little from run to run.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -334,6 +334,8 @@ class StudyScheduler(FIFOScheduler):
         super().__init__()  # type: ignore[no-untyped-call]
         self._placing = placing
         self._next_look = 0.0
+        self._n_seen = 0
+        self._unfinished: list[Any] = []
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         with self._placing.remembering():
@@ -361,6 +363,7 @@ class StudyScheduler(FIFOScheduler):
         if now < self._next_look:
             return
         self._next_look = now + SECONDS_BETWEEN_LOOKS
+        self._forget_metrics(tune_controller.get_trials())
         for trial in tune_controller.get_live_trials():
             actor = trial.temporary_state.ray_actor
             if trial.status != TuneTrial.RUNNING or actor is None:
@@ -368,6 +371,16 @@ class StudyScheduler(FIFOScheduler):
             with self._placing.remembering():
                 if self._placing.is_hanging(trial.trial_id):
                     ray.kill(actor)
+
+    def _forget_metrics(self, trials: Sequence[Any]) -> None:
+        """Empty what Tune keeps of every metric of a finished trial: half of all that it keeps, and nobody reads it."""
+        self._unfinished += trials[self._n_seen :]
+        self._n_seen = len(trials)
+        for trial in self._unfinished:
+            if trial.is_finished():
+                trial.run_metadata.metric_analysis.clear()
+                trial.run_metadata.metric_n_steps.clear()
+        self._unfinished = [trial for trial in self._unfinished if not trial.is_finished()]
 
 
 class Ticker(tune.Stopper):

@@ -73,6 +73,9 @@ class FoldRacing(StrictModel):
     """Power of the share of alpha that is spent by each look: 1 evenly, 3 keeps most for late looks."""
     best_first: bool = True
     """Set trials aside after each fold for what promises more; no: every trial goes on until a test drops it."""
+    least_gain: float = Field(default=0.0, ge=0)
+    """Standard errors of a complete trial's loss: once all trials are proposed, those that were set aside go on while
+    one of them is expected to improve on the best by so much. 0: all are finished or dropped, as alpha promises."""
 
 
 class Predicted(StrictModel):

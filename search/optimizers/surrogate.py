@@ -254,7 +254,9 @@ def inputs(genome: Genome, genes: Array, progress: Array | None = None) -> Array
 
 def _kinds(genome: Genome) -> Inputs:
     """Return what `inputs` are: an ordered gene is warped, where more than two values can tell how."""
-    can_bend = np.array([not c and (k.size or 3) > 2 for c, k in zip(genome.is_choice, genome.kinds, strict=True)], bool)
+    can_bend = np.array(
+        [not c and (k.size or 3) > 2 for c, k in zip(genome.is_choice, genome.kinds, strict=True)], bool
+    )
     return Inputs(np.append(genome.groups, genome.n_genes).astype(np.intp), np.append(can_bend[genome.groups], False))
 
 

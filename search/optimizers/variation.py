@@ -70,8 +70,8 @@ def mutate(genes: Array, strengths: Array, genome: Genome, rng: np.random.Genera
     """Return mutated rows: at least one gene of each changes; genes that are NaN are drawn anew.
 
     An ordered gene moves by a normal step of the row's strength, and by at least one of its steps if it has any; what
-    would leave the range is reflected where strength is `NEAR` or more, and stops at the bound where it is less: often a
-    bound itself is best (benchmarks/RESULTS.md). A choice is drawn anew (SEARCH-5).
+    would leave the range is reflected where strength is `NEAR` or more, and stops at the bound where it is less: often
+    a bound itself is best (benchmarks/RESULTS.md). A choice is drawn anew (SEARCH-5).
 
     Args:
         genes: (m, d) genes.

@@ -63,6 +63,9 @@ class FoldRacing:
         spending: Power of the spent share of alpha over looks: 1 spends evenly, 3 keeps most for the late looks
             (as O'Brien and Fleming do); above 0.
         best_first: Set trials aside for what promises more; else each goes on until it is dropped.
+        least_gain: In standard errors of a complete trial's loss: when nothing new is proposed any more, trials that
+            were set aside are taken up again only while the most promising of them is expected to improve on the best
+            complete one by so much; the others stay set aside. Zero finishes all that no test has dropped.
 
     Raises:
         ValueError: A number is outside its range.
@@ -80,12 +83,15 @@ class FoldRacing:
         margin: float = 0.0,
         spending: float = 1.0,
         best_first: bool = True,
+        least_gain: float = 0.0,
     ) -> None:
-        if not 0 < alpha < 1 or min(min_folds, final_folds, leaders) < 1 or margin < 0 or spending <= 0:
+        if not 0 < alpha < 1 or min(min_folds, final_folds, leaders) < 1 or spending <= 0:
             raise ValueError(
-                "expected alpha in (0, 1), min_folds, final_folds and leaders of 1 or more, margin of 0 or more and "
-                f"spending above 0, found {alpha}, {min_folds}, {final_folds}, {leaders}, {margin} and {spending}"
+                "expected alpha in (0, 1), min_folds, final_folds and leaders of 1 or more and spending above 0, "
+                f"found {alpha}, {min_folds}, {final_folds}, {leaders} and {spending}"
             )
+        if min(margin, least_gain) < 0:
+            raise ValueError(f"expected margin and least_gain of 0 or more, found {margin} and {least_gain}")
         self.objective = objective
         self.n_folds = n_folds
         self.alpha = alpha
@@ -98,6 +104,8 @@ class FoldRacing:
         self._field = _Field(objective, n_folds)
         self._spreads = _Spreads()
         self.best_first = best_first
+        self.least_gain = least_gain
+        self._has_complete = False
         self._outlook = Outlook(n_folds)
         self._paused: dict[int, str] = {}
 
@@ -109,6 +117,8 @@ class FoldRacing:
             self._paused.pop(trial.number, None)
         if trial.state.is_finished and not trial.state.has_value:
             self._outlook.remove(trial.number)
+        if trial.state is TrialState.COMPLETE and self._field.has(trial.number):
+            self._has_complete = True
         if series is not None:
             self._outlook.take_in(trial.number, series.losses)
             if series.n_folds >= 2:
@@ -131,6 +141,10 @@ class FoldRacing:
         promises = self._outlook.promises()
         if promises is None:
             return next(iter(self._paused.values())) if is_last else None
+        if is_last and self.least_gain > 0 and self._has_complete:
+            gain = max(promises.gains.get(number, 0.0) for number in self._paused)
+            if gain < self.least_gain:
+                return None
         promise, number = self._most_promising(promises)
         return self._paused[number] if is_last or promise > promises.fresh else None
 
@@ -234,6 +248,10 @@ class _Field:
         self._series[trial.number] = series
         return series
 
+    def has(self, number: int) -> bool:
+        """Say whether a trial is known with a value of every fold that it has."""
+        return number in self._series
+
     def leaders(self, own: _Series, number: int, most: int) -> tuple[int, list[_Series]]:
         """Return the trials to compare with, and how many comparisons that is worth: who was chosen on the folds of
         the test could have been any of those that have them, and is one.
@@ -312,6 +330,7 @@ def fold_racing(
     margin: float = 0.0,
     spending: float = 1.0,
     best_first: bool = True,
+    least_gain: float = 0.0,
 ) -> FoldRacing:
     """Make the rule for the first objective."""
     return FoldRacing(
@@ -324,4 +343,5 @@ def fold_racing(
         margin=margin,
         spending=spending,
         best_first=best_first,
+        least_gain=least_gain,
     )

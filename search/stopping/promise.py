@@ -32,10 +32,12 @@ class Promises:
     Attributes:
         of: Number of a trial -> its promise, 0 for a complete one.
         fresh: That of a trial to come.
+        gains: Number of a trial -> its whole expected improvement, in standard errors of a complete trial's loss.
     """
 
     of: Mapping[int, float]
     fresh: float
+    gains: Mapping[int, float]
 
 
 class Outlook:
@@ -99,9 +101,12 @@ class Outlook:
         left = np.count_nonzero(np.isnan(table), axis=1)
         is_complete = left == 0
         best = mean[is_complete].min() if is_complete.any() else usual
-        found = np.where(is_complete, 0.0, _gain_per_fold(best - mean, np.sqrt(variance), left))
-        fresh = _gain_per_fold(np.array([best - usual]), np.array([spread]), np.array([self._n_folds]))
-        return Promises(dict(zip(sorted(losses), found.tolist(), strict=True)), float(fresh[0]))
+        gain, n_expected = _outcome(best - mean, np.sqrt(variance), left)
+        gain = np.where(is_complete, 0.0, gain)
+        of_new, n_of_new = _outcome(np.array([best - usual]), np.array([spread]), np.array([self._n_folds]))
+        unit = np.sqrt(1 / np.sum(1 / layout.chance))
+        of, gains = (dict(zip(sorted(losses), part.tolist(), strict=True)) for part in (gain / n_expected, gain / unit))
+        return Promises(of, float(of_new[0] / n_of_new[0]), gains)
 
     def _table(self, losses: Mapping[int, Floats]) -> Floats:
         """Return (n, n_folds) losses in order of number, NaN where a trial has none."""
@@ -129,7 +134,6 @@ def _shrunk(worths: Floats, variances: Floats) -> tuple[Floats, Floats, tuple[fl
     return mean, 1 / precision, (float(first[-1]), float(np.sqrt(spread[-1])))
 
 
-def _gain_per_fold(gap: Floats, deviation: Floats, left: Floats) -> Floats:
-    """Return the expected improvement of worths that lie below the best by a normal gap, over the folds expected."""
-    n_expected = 1 + ndtr(gap / deviation) * np.maximum(left - 1, 0)
-    return np.asarray(expected_improvement(gap, deviation) / n_expected)
+def _outcome(gap: Floats, deviation: Floats, left: Floats) -> tuple[Floats, Floats]:
+    """Return the expected improvement of worths that lie below the best by a normal gap, and the folds expected."""
+    return expected_improvement(gap, deviation), 1 + ndtr(gap / deviation) * np.maximum(left - 1, 0)

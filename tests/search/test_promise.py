@@ -11,7 +11,7 @@ from cluster.simulated import simulate
 from cluster.synthetic_tables import SyntheticTable, World
 from search.objective import Objective
 from search.stopping.fold_racing import FoldRacing
-from search.stopping.promise import Outlook, Promises, _gain_per_fold, _shrunk
+from search.stopping.promise import Outlook, Promises, _outcome, _shrunk
 from search.study import Study
 from search.trial import Decision, TrialState
 from tests.search.test_fold_racing import raced
@@ -31,12 +31,14 @@ def outlook(levels: dict[int, tuple[float, int]], noise: float = 0.1, n_backgrou
     return found
 
 
-def test_the_gain_of_a_fold_is_the_expected_improvement_over_the_folds_expected() -> None:
+def test_the_outcome_of_a_trial_is_its_expected_improvement_and_the_folds_expected() -> None:
     rng = np.random.default_rng(0)
     gap, deviation, left = np.array([-0.4]), np.array([0.7]), np.array([5])
     better = gap[0] + deviation[0] * rng.standard_normal(400_000)
     gain, chance = np.maximum(better, 0).mean(), (better > 0).mean()
-    assert _gain_per_fold(gap, deviation, left)[0] == pytest.approx(gain / (1 + chance * 4), rel=0.02)
+    expected, n_folds = _outcome(gap, deviation, left)
+    assert expected[0] == pytest.approx(gain, rel=0.02)
+    assert n_folds[0] == pytest.approx(1 + chance * 4, rel=0.02)
 
 
 def test_worths_are_shrunk_by_how_much_of_their_spread_is_chance() -> None:
@@ -59,6 +61,14 @@ def test_a_good_trial_promises_more_than_a_bad_one_and_a_complete_one_nothing() 
 def test_who_is_nearly_there_comes_first_of_equals() -> None:
     found = outlook({100: (0.0, N_FOLDS), 101: (-0.5, 2), 102: (-0.5, 6)})
     assert found.of[102] > found.of[101]
+
+
+def test_a_gain_is_told_in_standard_errors_of_a_complete_trial() -> None:
+    """A trial far below the best improves on it by the difference, known or not how large a unit is."""
+    for noise in (0.1, 0.4):
+        found = outlook({100: (0.0, N_FOLDS), 101: (-4.0, N_FOLDS - 1)}, noise=noise, n_background=200)
+        assert found.gains[101] == pytest.approx(4.0 / (noise / np.sqrt(N_FOLDS)), rel=0.35)
+        assert found.gains[100] == 0.0
 
 
 def test_old_trials_are_forgotten_and_cost_nothing() -> None:
@@ -150,3 +160,34 @@ def test_at_the_end_nobody_is_left_aside() -> None:
     assert counts[TrialState.COMPLETE] + counts[TrialState.STOPPED] == 30
     assert any(step.decision is Decision.PAUSE for step in steps)
     assert study.is_done
+
+
+def test_what_cannot_gain_enough_stays_aside_at_the_end() -> None:
+    assert rule_with([2.0, 1.5], least_gain=0.01).resume(is_last=True) is None
+    assert rule_with([2.0, -0.1], least_gain=0.01).resume(is_last=True) == "t0022"
+    nothing_complete = FoldRacing(Objective(), N_FOLDS, least_gain=100.0)
+    for number in range(20):
+        nothing_complete.tell(raced(number, [float(number), number + 0.1], state=TrialState.PAUSED))
+    assert nothing_complete.resume(is_last=True) == "t0000"
+
+
+def test_a_search_that_leaves_the_hopeless_aside_ends_earlier_with_as_good_a_trial() -> None:
+    table = SyntheticTable(0, World())
+
+    def ended(least_gain: float) -> tuple[float, Study]:
+        rule = {"name": "fold_racing", "least_gain": least_gain}
+        study = Study.in_memory(
+            space=table.space, ladder=table.ladder, n_trials=30, optimizer="random", stopping=rule, seed=1
+        )
+        steps = simulate(study, table, n_workers=4)
+        assert study.is_done
+        assert study.counts()[TrialState.RUNNING] == 0
+        return steps[-1].folds, study
+
+    whole, early = ended(0.0), ended(0.01)
+    assert early[0] < whole[0]
+    assert early[1].counts()[TrialState.PAUSED] > 0
+    best = [study.best() for _, study in (whole, early)]
+    assert best[0] is not None
+    assert best[1] is not None
+    assert best[0].config == best[1].config
