@@ -10,6 +10,7 @@ import pytest
 from fake_study import LADDER, FakeStudy, assignments
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
+from ray.tune.trainable.metadata import _TrainingRunMetadata
 
 from cluster.errors import ClusterError
 from cluster.ray_tune import Ending, Placing, StudyScheduler, StudySearcher, Ticker
@@ -155,7 +156,7 @@ def test_a_trial_that_hangs_has_failed_and_its_worker_is_killed_once(tmp_path, m
     study = FakeStudy([{"x": 0.1}] * 2)
     place = placing(study, tmp_path, watch=Watch(60.0, lambda: clock[0]))
     scheduler, tune_trial = StudyScheduler(place), TuneTrial("a", ray_actor="actor")
-    controller = SimpleNamespace(get_live_trials=lambda: [tune_trial, TuneTrial("waiting", status="PENDING")])
+    controller = controller_of([tune_trial, TuneTrial("waiting", status="PENDING")])
 
     def look():
         scheduler._next_look = 0.0
@@ -222,6 +223,19 @@ def test_after_the_end_nothing_is_handed_out_and_running_trials_stay_unfinished(
     assert study.states() == {"t0000": "running"}
 
 
+def test_metrics_of_finished_trials_are_forgotten_and_those_of_others_are_not(tmp_path):
+    scheduler = StudyScheduler(placing(FakeStudy([]), tmp_path))
+    trials = [TuneTrial("a"), TuneTrial("b")]
+    for end, kept in (("TERMINATED", [0, 1]), ("ERROR", [0, 0])):
+        next(trial for trial in trials if trial.status == "RUNNING").status = end
+        scheduler._next_look = 0.0
+        scheduler.choose_trial_to_run(controller_of(trials))
+        assert [len(trial.run_metadata.metric_analysis) for trial in trials[:2]] == kept
+        assert [len(trial.run_metadata.metric_n_steps) for trial in trials[:2]] == kept
+        trials.append(TuneTrial("late"))
+    assert len(trials[-2].run_metadata.metric_analysis) == 1
+
+
 def test_the_first_ending_stays(tmp_path):
     place = placing(FakeStudy([]), tmp_path)
     place.end(Ending.DEADLINE)
@@ -235,6 +249,17 @@ class TuneTrial:
         self.error_file = error_file
         self.status = status
         self.temporary_state = SimpleNamespace(ray_actor=ray_actor)
+        self.run_metadata = _TrainingRunMetadata()
+        self.run_metadata.update_metric("val_loss", 1.0)
+
+    def is_finished(self):
+        return self.status in ("TERMINATED", "ERROR")
+
+
+def controller_of(trials):
+    """Return what a scheduler asks of Tune's controller."""
+    live = [trial for trial in trials if not trial.is_finished()]
+    return SimpleNamespace(get_trials=lambda: trials, get_live_trials=lambda: live)
 
 
 def test_the_scheduler_answers_in_the_words_of_tune(tmp_path):
