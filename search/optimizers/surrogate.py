@@ -254,10 +254,8 @@ def inputs(genome: Genome, genes: Array, progress: Array | None = None) -> Array
 
 def _kinds(genome: Genome) -> Inputs:
     """Return what `inputs` are: an ordered gene is warped, where more than two values can tell how."""
-    can_bend = np.array(
-        [not c and (k.size or 3) > 2 for c, k in zip(genome.is_choice, genome.kinds, strict=True)], bool
-    )
-    return Inputs(np.append(genome.groups, genome.n_genes).astype(np.intp), np.append(can_bend[genome.groups], False))
+    can_tell = np.array([kind.size is None or kind.size > 2 for kind in genome.kinds], bool) & ~genome.is_choice
+    return Inputs(np.append(genome.groups, genome.n_genes).astype(np.intp), np.append(can_tell[genome.groups], False))
 
 
 def telling_rows(genome: Genome, results: Results, losses: Array, n_most: int) -> NDArray[np.intp]:

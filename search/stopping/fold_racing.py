@@ -105,7 +105,6 @@ class FoldRacing:
         self._spreads = _Spreads()
         self.best_first = best_first
         self.least_gain = least_gain
-        self._has_complete = False
         self._outlook = Outlook(n_folds)
         self._paused: dict[int, str] = {}
 
@@ -117,8 +116,6 @@ class FoldRacing:
             self._paused.pop(trial.number, None)
         if trial.state.is_finished and not trial.state.has_value:
             self._outlook.remove(trial.number)
-        if trial.state is TrialState.COMPLETE and self._field.has(trial.number):
-            self._has_complete = True
         if series is not None:
             self._outlook.take_in(trial.number, series.losses)
             if series.n_folds >= 2:
@@ -141,7 +138,7 @@ class FoldRacing:
         promises = self._outlook.promises()
         if promises is None:
             return next(iter(self._paused.values())) if is_last else None
-        if is_last and self.least_gain > 0 and self._has_complete:
+        if is_last and self.least_gain > 0 and self._field.has_complete:
             gain = max(promises.gains.get(number, 0.0) for number in self._paused)
             if gain < self.least_gain:
                 return None
@@ -248,9 +245,10 @@ class _Field:
         self._series[trial.number] = series
         return series
 
-    def has(self, number: int) -> bool:
-        """Say whether a trial is known with a value of every fold that it has."""
-        return number in self._series
+    @property
+    def has_complete(self) -> bool:
+        """Whether a trial has a value of every fold."""
+        return bool(self._before[self._n_folds])
 
     def leaders(self, own: _Series, number: int, most: int) -> tuple[int, list[_Series]]:
         """Return the trials to compare with, and how many comparisons that is worth: who was chosen on the folds of
