@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import binomtest, chisquare, kstest
 
 from search.optimizers.genome import Genome
-from search.optimizers.variation import adapted, crossover, mutate, tournament
+from search.optimizers.variation import NEAR, adapted, crossover, mutate, tournament
 from search.space import Choice, Float, Ordered, Space
 from tests.search.toy_search import SPACE
 
@@ -63,3 +63,13 @@ def test_strengths_change_by_a_log_normal_factor_within_bounds() -> None:
         0.01,
         0.5,
     ]
+
+
+def test_a_fine_step_beyond_a_bound_stops_there_and_a_large_one_is_reflected() -> None:
+    genome, rng = Genome(Space({"x": Float(low=0.0, high=1.0)})), np.random.default_rng(0)
+    for start in (0.0, 1.0):
+        genes = np.full((1000, 1), start)
+        fine, large = (mutate(genes, np.full(1000, s), genome, rng, rate=1.0) for s in (NEAR / 2, NEAR * 2))
+        assert 400 < np.count_nonzero(fine == start) < 600
+        assert not np.any(large == start)
+        assert ((fine >= 0) & (fine <= 1) & (large >= 0) & (large <= 1)).all()
